@@ -53,7 +53,6 @@ import csv
 import json
 import math
 import os
-import pickle
 import shlex
 import sys
 import time
@@ -304,7 +303,12 @@ def sample(args: argparse.Namespace, G: nn.Module, count: int, epoch: int) -> tu
 
 def histogram(p: Tensor) -> Tensor:
     """The share of the preactivated outputs p in each of 256 equal bins of [0, 1]; (256,)."""
-    return torch.histc(p.float(), 256, 0, 1).cpu() / p.numel()
+    return torch.histc(p, 256, 0, 1).cpu() / p.numel()
+
+
+def histogram_curve(p: Tensor) -> tuple[list[float], list[float]]:
+    """The histogram as a curve for figure 4: the middles of the bins, and the shares."""
+    return [(i + 0.5) / 256 for i in range(256)], histogram(p).tolist()
 
 
 def kl_divergence(p: Tensor, q: Tensor) -> float:
@@ -335,7 +339,7 @@ def evaluate(args: argparse.Namespace, G: nn.Module, D: nn.Module, log: list, se
     save_panels({"samples": images[:64], "preactivated outputs": p[:64]},
                 args.out / "figure3-samples.png", 2, ("preactivated outputs",))
     masses = histogram(p)
-    save_curves({"": {args.neuron: (bin_centers(), masses)}}, args.out / "figure4-histogram.png",
+    save_curves({"": {args.neuron: histogram_curve(p)}}, args.out / "figure4-histogram.png",
                 "preactivated output", "share of outputs in bin", log=True)
     if args.neuron == "real":
         save_panels(binarizations(args, p[:64]), args.out / "figure5-binarized.png", 3)
@@ -370,11 +374,6 @@ def evaluate(args: argparse.Namespace, G: nn.Module, D: nn.Module, log: list, se
         value = " ".join(f"{v:.3f}" for v in value) if isinstance(value, list) else value
         print(f"{name:32}{value:.4g}" if isinstance(value, float) else f"{name:32}{value}")
     print(f"Pictures and numbers: {args.out}")
-
-
-def bin_centers() -> Tensor:
-    """The middles of the histogram's bins; (256,)."""
-    return (torch.arange(256) + 0.5) / 256
 
 
 def binarizations(args: argparse.Namespace, p: Tensor) -> dict[str, Tensor]:
@@ -442,9 +441,9 @@ def paper_figures(out: Path, runs: dict[str, argparse.Namespace]) -> None:
 
     figure3 = panels({"DBN": mlp["dbn"], "SBN": mlp["sbn"]})
     save_panels(figure3, out / "figure3-neurons.png", 2, tuple(figure3)[1::2])
-    save_curves({"": {neuron: (bin_centers(), histogram(drawn[run][1]))
-                      for neuron, run in mlp.items()}}, out / "figure4-histograms.png",
-                "preactivated output", "share of outputs in bin", log=True)
+    save_curves({"": {neuron: histogram_curve(drawn[run][1]) for neuron, run in mlp.items()}},
+                out / "figure4-histograms.png", "preactivated output", "share of outputs in bin",
+                log=True)
     save_panels(binarizations(runs[mlp["real"]], drawn[mlp["real"]][1][:64]),
                 out / "figure5-binarized.png", 3)
     save_panels({title.upper(): drawn[objectives[title]][0][:64] for title in ("gan", "wgan")},
@@ -560,7 +559,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         try:
             stored = json.loads((args.resume / "options.json").read_text())
             epochs = torch.load(args.resume / "checkpoint.pt", "cpu", weights_only=True)["epoch"]
-        except (OSError, EOFError, ValueError, RuntimeError, pickle.UnpicklingError):
+        except Exception:  # what a damaged file raises depends on the damage
             stored = {}
         if stored.pop("script", None) != "binarygan.py":
             parser.error(f"argument --resume: {args.resume} holds no whole run of binarygan.py")
@@ -597,7 +596,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         (paper if args.paper else train)(args)
     except KeyboardInterrupt:
-        options = shlex.join(sys.argv[1:]) if args.paper else f"--resume {args.out}"
+        same = shlex.join(sys.argv[1:] if argv is None else argv)
+        options = same if args.paper else f"--resume {args.out}"
         print(f"\nInterrupted; whole epochs are kept. To continue: python binarygan.py {options}",
               file=sys.stderr)
         sys.exit(130)

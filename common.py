@@ -103,7 +103,7 @@ def save_panels(panels: dict[str, Tensor], path: Path, across: int,
     for axes, (title, images) in zip(figure.axes, panels.items()):
         tiles = make_grid(images.cpu().view(-1, 1, 28, 28), columns, pad_value=float("nan"))[0]
         color = title in in_color
-        shown = axes.imshow(tiles, cmap="viridis" if color else "gray", vmin=0, vmax=1)
+        shown = axes.imshow(tiles.numpy(), cmap="viridis" if color else "gray", vmin=0, vmax=1)
         axes.set_title(title, fontsize=10)
         if color:
             figure.colorbar(shown, ax=axes, shrink=0.8)
