@@ -30,10 +30,11 @@ weights of D instead of the penalty; gan is the non-saturating GAN of equations 
     figures 3 to 8, all experiments      python binarygan.py --paper         figure3 to figure8
 
 Where this differs from the paper or the authors' code, and why
-- Batch normalization. The paper normalizes in G (for gan in D, too). The authors' TensorFlow code
-  never switches it to training mode, so that it only scales and shifts: the published figures
-  come from networks without it. The default follows the figures, `--norm batch` the text, with
-  normalization in G on every layer, the output too, as in their code. README.md compares the two.
+- Batch normalization. The paper normalizes in G (for gan in D, too), and its code does so on every
+  layer of G, the output too: `--norm batch`. But that code never switches it to training mode, so
+  that it only scales and shifts: the published figures come from networks without it, and so does
+  our default. Normalized, G comes to the same result, but late: until its last layer has learned
+  to undo the normalization of each pixel, some samples are white on black inverted (README.md).
 - Equation 5 is printed without lambda and with the gradient of |x^| instead of |gradient of D|.
   We take both from Gulrajani et al. 2017, arXiv 1704.00028, which the paper cites: lambda = 10.
 - Every critic step draws a new minibatch; the authors reuse one for all critic steps between two
@@ -227,8 +228,8 @@ def train(args: argparse.Namespace) -> None:
     total = sum(critic_steps(step) for step in range(args.epochs * steps))
     done = sum(critic_steps(step) for step in range(first * steps))
     print(f"{args.out}: {args.neuron}, {args.objective}, {args.arch}, norm {args.norm}, "
-          f"on {device} ({torch.get_num_threads()} CPU threads), epochs {first + 1} to "
-          f"{args.epochs} of {steps} generator steps")
+          f"on {device} ({torch.get_num_threads()} CPU threads), {first} of {args.epochs} epochs "
+          f"done, {steps} generator steps each")
     bar = tqdm(total=total, initial=done, unit=" critic steps", smoothing=0.05)
     for epoch in range(first, args.epochs):
         start = time.perf_counter()
@@ -384,13 +385,57 @@ def binarizations(args: argparse.Namespace, p: Tensor) -> dict[str, Tensor]:
 
 # ---- all experiments of the paper ---------------------------------------------------------------
 
-PAPER_RUNS = [
-    *(f"--neuron {neuron}" for neuron in ("sbn", "dbn", "real")),  # experiments I and II
-    *(f"--objective {objective} --seed {seed}"  # experiment III; seed 0 of wgan-gp is the first run
-      for seed in (0, 1, 2) for objective in ("gan", "wgan", "wgan-gp")
-      if (objective, seed) != ("wgan-gp", 0)),
-    *(f"--objective {objective} --norm batch" for objective in ("gan", "wgan", "wgan-gp")),
-    *(f"--neuron {neuron} --arch cnn" for neuron in ("dbn", "sbn", "real")),  # experiment IV
+
+def load_samples(args: argparse.Namespace) -> tuple[Tensor, Tensor]:
+    """The samples that the evaluation of a finished run counts, and their preactivated outputs."""
+    saved = torch.load(args.out / "checkpoint.pt", map_location="cpu", weights_only=True)
+    G = build(args, torch.device("cpu"))["G"]
+    G.load_state_dict(saved["G"])
+    return sample(args, G, SAMPLES, saved["epoch"] - 1)
+
+
+def side_by_side(drawn: dict[str, tuple[Tensor, Tensor]], path: Path, across: int) -> None:
+    """For each title a panel of samples and one of their preactivated outputs, as in figure 3."""
+    panels = {f"{title}, {what}": images[:64] for title, pair in drawn.items()
+              for what, images in zip(("samples", "preactivated"), pair)}
+    save_panels(panels, path, across, tuple(panels)[1::2])
+
+
+def figures_3_to_5(out: Path, runs: list[argparse.Namespace]) -> None:
+    """Experiments I and II: the neurons."""
+    drawn = {args.neuron: load_samples(args) for args in runs}
+    side_by_side({neuron.upper(): drawn[neuron] for neuron in ("dbn", "sbn")},
+                 out / "figure3-neurons.png", 2)
+    save_curves({"": {neuron: histogram_curve(p) for neuron, (_, p) in drawn.items()}},
+                out / "figure4-histograms.png", "preactivated output", "share of outputs in bin",
+                log=True)
+    save_panels(binarizations(runs[0], drawn["real"][1][:64]), out / "figure5-binarized.png", 3)
+
+
+def figures_6_and_8(out: Path, runs: list[argparse.Namespace]) -> None:
+    """Experiment III: the objectives."""
+    drawn = {args.objective.upper() + (", batch norm" if args.norm == "batch" else ""):
+             load_samples(args) for args in runs if args.seed == 0}
+    save_panels({title: drawn[title][0][:64] for title in ("GAN", "WGAN")},
+                out / "figure6-gan-wgan.png", 2)
+    side_by_side(drawn, out / "figure8-objectives.png", 4)
+
+
+def figure_7(out: Path, runs: list[argparse.Namespace]) -> None:
+    """Experiment IV: the CNN."""
+    drawn = {args.neuron: load_samples(args) for args in runs}
+    _, threshold, bernoulli = binarizations(runs[0], drawn["real"][1][:64]).items()
+    save_panels({"DBN": drawn["dbn"][0][:64], "SBN": drawn["sbn"][0][:64],
+                 **{f"real, {title}": images for title, images in (threshold, bernoulli)}},
+                out / "figure7-cnn.png", 4)
+
+
+OBJECTIVES = ("gan", "wgan", "wgan-gp")
+EXPERIMENTS = [  # the trainings of each, all else at its default, and what draws its figures
+    ([f"--neuron {neuron}" for neuron in ("dbn", "sbn", "real")], figures_3_to_5),
+    ([f"--objective {objective} --seed {seed}" for seed in (0, 1, 2) for objective in OBJECTIVES]
+     + [f"--objective {objective} --norm batch" for objective in OBJECTIVES], figures_6_and_8),
+    ([f"--neuron {neuron} --arch cnn" for neuron in ("dbn", "sbn", "real")], figure_7),
 ]
 
 
@@ -400,73 +445,42 @@ def configuration(args: argparse.Namespace) -> str:
 
 
 def paper(args: argparse.Namespace) -> None:
-    """Experiments I to IV: every training below args.out, then figures 3 to 8 and a table.
+    """Experiments I to IV, each with its figures and the table of all runs so far in args.out.
 
     A training that is already there is continued, or left alone when complete.
     """
     shared = ["--batch-size", str(args.batch_size), "--lr", str(args.lr), "--train-size",
               str(args.train_size), "--data", args.data, "--device", args.device]
-    runs = {}
-    for number, options in enumerate(PAPER_RUNS, 1):
-        argv = [*options.split(), *shared]
-        run = args.out / configuration(parse_args(argv))
-        print(f"\nTraining {number} of {len(PAPER_RUNS)}: {run.name}")
-        argv += ["--resume" if (run / "checkpoint.pt").exists() else "--out", str(run)]
-        results = run / "results.json"
-        if not results.exists() or json.loads(results.read_text())["epochs"] < args.epochs:
-            train(parse_args([*argv, "--epochs", str(args.epochs)]))
-        runs[run.name] = parse_args([*shared, "--resume", str(run)])
-    paper_figures(args.out, runs)
+    rows = {}
+    for trainings, draw in EXPERIMENTS:
+        runs = []
+        for options in trainings:
+            argv = [*options.split(), *shared]
+            run = args.out / configuration(parse_args(argv))
+            argv += ["--resume" if (run / "checkpoint.pt").exists() else "--out", str(run)]
+            results = run / "results.json"
+            if not results.exists() or json.loads(results.read_text())["epochs"] < args.epochs:
+                print(f"\nTraining of {run.name}")
+                train(parse_args([*argv, "--epochs", str(args.epochs)]))
+            runs.append(parse_args([*options.split(), *shared, "--resume", str(run)]))
+            rows[run.name] = {"run": run.name} | json.loads(results.read_text())
+        draw(args.out, runs)
+        save_table(list(rows.values()), args.out)
 
 
-def paper_figures(out: Path, runs: dict[str, argparse.Namespace]) -> None:
-    """Draw figures 3 to 8 from the checkpoints of the paper's runs, and write their table."""
-    drawn = {}  # run -> its first 10,000 samples, and their preactivated outputs
-    for name, args in runs.items():
-        parts = build(args, torch.device("cpu"))
-        saved = torch.load(args.out / "checkpoint.pt", map_location="cpu", weights_only=True)
-        parts["G"].load_state_dict(saved["G"])
-        drawn[name] = sample(args, parts["G"], SAMPLES, saved["epoch"] - 1)
-
-    def panels(names: dict[str, str]) -> dict[str, Tensor]:
-        """{title: run} -> for each run a panel of samples and one of preactivated outputs."""
-        return {f"{title}, {what}": drawn[name][i][:64] for title, name in names.items()
-                for i, what in enumerate(("samples", "preactivated"))}
-
-    mlp = {neuron: f"{neuron}-wgan-gp-mlp-none-seed0" for neuron in ("dbn", "sbn", "real")}
-    cnn = {neuron: f"{neuron}-wgan-gp-cnn-none-seed0" for neuron in ("dbn", "sbn", "real")}
-    objectives = {f"{objective}{', batch norm' if norm == 'batch' else ''}":
-                  f"sbn-{objective}-mlp-{norm}-seed0"
-                  for objective in ("gan", "wgan", "wgan-gp") for norm in ("none", "batch")}
-
-    figure3 = panels({"DBN": mlp["dbn"], "SBN": mlp["sbn"]})
-    save_panels(figure3, out / "figure3-neurons.png", 2, tuple(figure3)[1::2])
-    save_curves({"": {neuron: histogram_curve(drawn[run][1]) for neuron, run in mlp.items()}},
-                out / "figure4-histograms.png", "preactivated output", "share of outputs in bin",
-                log=True)
-    save_panels(binarizations(runs[mlp["real"]], drawn[mlp["real"]][1][:64]),
-                out / "figure5-binarized.png", 3)
-    save_panels({title.upper(): drawn[objectives[title]][0][:64] for title in ("gan", "wgan")},
-                out / "figure6-gan-wgan.png", 2)
-    real = binarizations(runs[cnn["real"]], drawn[cnn["real"]][1][:64])
-    save_panels({"DBN": drawn[cnn["dbn"]][0][:64], "SBN": drawn[cnn["sbn"]][0][:64],
-                 **{f"real, {title}": real[title] for title in tuple(real)[1:]}},
-                out / "figure7-cnn.png", 4)
-    figure8 = panels(objectives)
-    save_panels(figure8, out / "figure8-objectives.png", 4, tuple(figure8)[1::2])
-
-    rows = [{"run": name} | json.loads((args.out / "results.json").read_text())
-            for name, args in runs.items()]
+def save_table(rows: list[dict], out: Path) -> None:
+    """Write the results of the runs to results.csv, and print the most important ones."""
+    names = dict.fromkeys(name for row in rows for name in row)  # in order, each once
     with open(out / "results.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0] | rows[-1] | {"wasserstein_train": 0}))
+        writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)
-    print(f"\n{'run':36}first bin  last bin  digits      KL  distance  seconds")
+    print(f"\n{'run':34}epochs  first bin  last bin  digits      KL  distance  seconds")
     for row in rows:
-        print(f"{row['run']:36}{row['histogram_first_bin']:9.3f}{row['histogram_last_bin']:10.4f}"
-              f"{row['digits']:8}{row['kl']:8.3f}{row['median_distance']:10.2f}"
-              f"{row['training_seconds']:9.0f}")
-    print(f"Figures 3 to 8 and results.csv: {out}")
+        print(f"{row['run']:34}{row['epochs']:6}{row['histogram_first_bin']:11.3f}"
+              f"{row['histogram_last_bin']:10.4f}{row['digits']:8}{row['kl']:8.3f}"
+              f"{row['median_distance']:10.2f}{row['training_seconds']:9.0f}")
+    print(f"Figures and results.csv: {out}")
 
 
 # ---- command line -------------------------------------------------------------------------------
@@ -475,28 +489,18 @@ KEPT = ("neuron", "objective", "arch", "norm", "batch_size", "lr", "train_size",
 STORED = (*KEPT, "epochs", "device", "data")  # on --resume only these last three may differ
 
 
-def whole(low: int, high: int = 10**9):
-    """The argparse type of whole numbers from low to high."""
-    def parse(text: str) -> int:
+def number(kind: type, low: float, high: float):
+    """The argparse type of the numbers of that kind, int or float, from low to high."""
+    def parse(text: str) -> float:
         try:
-            value = int(text)
+            value = kind(text)
         except ValueError:
-            value = None
-        if value is None or not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
+            value = math.nan
+        if not low <= value <= high:  # also where it is not a number
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not {'a whole' if kind is int else 'a'} number from {low} to {high}")
         return value
     return parse
-
-
-def positive(text: str) -> float:
-    """The argparse type of positive finite numbers."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return value
 
 
 def pick_device(name: str) -> torch.device:
@@ -532,14 +536,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     model.add_argument("--norm", choices=("none", "batch"), default="none",
                        help="batch normalization in G (with gan in D, too)")
     training = parser.add_argument_group("training")
-    training.add_argument("--epochs", type=whole(1), default=20, metavar="N",
+    training.add_argument("--epochs", type=number(int, 1, 10**6), default=20, metavar="N",
                           help="an epoch has as many generator steps as there are minibatches")
-    training.add_argument("--batch-size", type=whole(2, 60_000), default=64, metavar="N",
+    training.add_argument("--batch-size", type=number(int, 2, 60_000), default=64, metavar="N",
                           help="images in a minibatch")
-    training.add_argument("--lr", type=positive, default=1e-4, metavar="X", help="learning rate")
-    training.add_argument("--train-size", type=whole(2, 60_000), default=60_000, metavar="N",
+    training.add_argument("--lr", type=number(float, 1e-9, 10), default=1e-4, metavar="X", help="learning rate")
+    training.add_argument("--train-size", type=number(int, 2, 60_000), default=60_000, metavar="N",
                           help="train on the first N training images")
-    training.add_argument("--seed", type=whole(0), default=0, metavar="N",
+    training.add_argument("--seed", type=number(int, 0, 10**9), default=0, metavar="N",
                           help="of weights, minibatches and noise")
     run = parser.add_argument_group("run")
     run.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto",

@@ -454,9 +454,9 @@ def test_interrupted_run_can_be_continued(run, monkeypatch, tmp_path, capsys):
     (["--batch-size", "0"], "--batch-size: '0' is not a whole number from 2"),
     (["--batch-size", "64", "--train-size", "63"], "--batch-size: 64 is more than"),
     (["--train-size", "60001"], "--train-size: '60001' is not a whole number from 2 to 60000"),
-    (["--lr", "nan"], "--lr: 'nan' is not a positive number"),
-    (["--lr", "0"], "--lr: '0' is not a positive number"),
-    (["--lr", "fast"], "--lr: 'fast' is not a positive number"),
+    (["--lr", "nan"], "--lr: 'nan' is not a number from 1e-09 to 10"),
+    (["--lr", "0"], "--lr: '0' is not a number from 1e-09 to 10"),
+    (["--lr", "fast"], "--lr: 'fast' is not a number from 1e-09 to 10"),
     (["--seed", "-1"], "--seed: '-1' is not a whole number from 0"),
     (["--device", "tpu"], "--device: invalid choice"),
     (["--device", "mps"], "--device: there is no mps here"),
@@ -521,36 +521,38 @@ def test_missing_data_end_with_one_line(tmp_path, monkeypatch):
 def test_paper_trains_all_draws_all_and_continues(run, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(binarygan, "critic_steps", lambda step: 1)
     options = ["--paper", "--epochs", "1", "--batch-size", "128"]
-    calls, train = [], binarygan.train
+    trained, train = [], binarygan.train
 
-    def stop_at_third(args):
-        calls.append(args)
-        if len(calls) == 3:
+    def stops_in_experiment_3(args):
+        trained.append(binarygan.configuration(args))
+        if len(trained) == 5:
             raise KeyboardInterrupt
         train(args)
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
-        patch.setattr(binarygan, "train", stop_at_third)
+        patch.setattr(binarygan, "train", stops_in_experiment_3)
         run(*options)
     assert stop.value.code == 130
+    assert "To continue: python binarygan.py --paper" in capsys.readouterr().err
     out = tmp_path / "run"
-    first = (out / "sbn-wgan-gp-mlp-none-seed0" / "results.json").stat().st_mtime_ns
+    figures = {"figure3-neurons.png", "figure4-histograms.png", "figure5-binarized.png"}
+    assert {path.name for path in out.glob("*.png")} == figures  # of experiments I and II
 
+    monkeypatch.setattr(binarygan, "train",
+                        lambda args: trained.append(binarygan.configuration(args)) or train(args))
     run(*options)
-    assert (out / "sbn-wgan-gp-mlp-none-seed0" / "results.json").stat().st_mtime_ns == first
-    for name in ("figure3-neurons", "figure4-histograms", "figure5-binarized", "figure6-gan-wgan",
-                 "figure7-cnn", "figure8-objectives"):
-        Image.open(out / f"{name}.png").load()
-    rows = list(csv.DictReader((out / "results.csv").open()))
-    assert len({row["run"] for row in rows}) == len(rows) == len(binarygan.PAPER_RUNS) == 17
-    for objective in ("gan", "wgan", "wgan-gp"):
-        for seed in (0, 1, 2):
-            assert f"sbn-{objective}-mlp-none-seed{seed}" in {row["run"] for row in rows}
+    # nothing is trained twice but the one that was stopped
+    assert len(trained) == 18 and len(set(trained)) == 17
+    figures |= {"figure6-gan-wgan.png", "figure7-cnn.png", "figure8-objectives.png"}
+    assert {path.name for path in out.glob("*.png")} == figures
+    for name in figures:
+        Image.open(out / name).load()
+    rows = [row["run"] for row in csv.DictReader((out / "results.csv").open())]
+    assert sorted(rows) == sorted(set(trained))
+    assert {f"sbn-{objective}-mlp-none-seed{seed}" for objective in ("gan", "wgan", "wgan-gp")
+            for seed in (0, 1, 2)} <= set(rows)
     table = capsys.readouterr().out.splitlines()[-18:-1]
-    assert [line.split()[0] for line in table] == [row["run"] for row in rows]
-
-    monkeypatch.setattr(binarygan, "train", lambda args: pytest.fail("all is there already"))
-    run(*options)
+    assert [line.split()[0] for line in table] == rows
 
 
 # ---- the repository -----------------------------------------------------------------------------
