@@ -69,7 +69,6 @@ from common import minibatches, mnist, nearest, save_curves, save_gif, save_grid
 LATENT = 128  # numbers in z; from the authors' code
 PENALTY = 10.0  # lambda of the gradient penalty; Gulrajani et al. 2017
 CLIP = 0.01  # bound on D's weights with the wgan objective; Arjovsky et al. 2017
-ANNEAL = 1.1  # factor on the slope after each epoch; section 4.2
 SAMPLES = 10_000  # generated images that the evaluation counts
 
 
@@ -77,7 +76,7 @@ SAMPLES = 10_000  # generated images that the evaluation counts
 
 
 def generator(arch: str, norm: str) -> nn.Sequential:
-    """G: z (N, 128) -> x (N, 784), what the binary neurons are fed. Table 1 (mlp), table 3 (cnn)."""
+    """G: z (N, 128) -> x (N, 784), the input of the binary neurons. Tables 1 (mlp) and 3 (cnn)."""
     def batch_norm(features: int, layer: type = nn.BatchNorm1d) -> nn.Module:
         return layer(features) if norm == "batch" else nn.Identity()
 
@@ -95,7 +94,7 @@ def generator(arch: str, norm: str) -> nn.Sequential:
 
 
 def discriminator(arch: str, norm: str) -> nn.Sequential:
-    """D: images (N, 784) -> scores (N, 1), no sigmoid. Table 2 (mlp), table 4 (cnn).
+    """D: images (N, 784) -> scores (N, 1), no sigmoid. Tables 2 (mlp) and 4 (cnn).
 
     Normalization, where wanted, is by the minibatch at hand alone: D is never asked for a score
     outside training, and a generator step must leave no trace in D.
@@ -234,7 +233,7 @@ def train(args: argparse.Namespace) -> None:
     for epoch in range(first, args.epochs):
         start = time.perf_counter()
         torch.manual_seed(1_000_000 * (args.seed + 1) + epoch)  # an epoch depends on these alone
-        slope = ANNEAL**epoch
+        slope = args.anneal**epoch
         batches = minibatches(train_x, args.batch_size)
         losses = []  # stay on the device until they are read, some fifty steps at a time
         for step in range(epoch * steps, (epoch + 1) * steps):
@@ -294,7 +293,7 @@ def sample(args: argparse.Namespace, G: nn.Module, count: int, epoch: int) -> tu
     torch.manual_seed(args.seed)
     G.eval()  # batch normalization, where there is any, by its running statistics
     z = torch.randn(count, LATENT, device=next(G.parameters()).device)
-    images, p = binary_neuron(G(z), ANNEAL**epoch, args.neuron)
+    images, p = binary_neuron(G(z), args.anneal**epoch, args.neuron)
     G.train()
     return images, p
 
@@ -485,7 +484,7 @@ def save_table(rows: list[dict], out: Path) -> None:
 
 # ---- command line -------------------------------------------------------------------------------
 
-KEPT = ("neuron", "objective", "arch", "norm", "batch_size", "lr", "train_size", "seed")
+KEPT = ("neuron", "objective", "arch", "norm", "anneal", "batch_size", "lr", "train_size", "seed")
 STORED = (*KEPT, "epochs", "device", "data")  # on --resume only these last three may differ
 
 
@@ -535,12 +534,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     model.add_argument("--arch", choices=("mlp", "cnn"), default="mlp", help="networks")
     model.add_argument("--norm", choices=("none", "batch"), default="none",
                        help="batch normalization in G (with gan in D, too)")
+    model.add_argument("--anneal", type=number(float, 0.5, 2), default=1.1, metavar="X",
+                       help="factor on the slope after each epoch; 1 switches annealing off")
     training = parser.add_argument_group("training")
     training.add_argument("--epochs", type=number(int, 1, 10**6), default=20, metavar="N",
                           help="an epoch has as many generator steps as there are minibatches")
     training.add_argument("--batch-size", type=number(int, 2, 60_000), default=64, metavar="N",
                           help="images in a minibatch")
-    training.add_argument("--lr", type=number(float, 1e-9, 10), default=1e-4, metavar="X", help="learning rate")
+    training.add_argument("--lr", type=number(float, 1e-9, 10), default=1e-4, metavar="X",
+                          help="learning rate")
     training.add_argument("--train-size", type=number(int, 2, 60_000), default=60_000, metavar="N",
                           help="train on the first N training images")
     training.add_argument("--seed", type=number(int, 0, 10**9), default=0, metavar="N",
@@ -550,11 +552,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                      help="auto is cuda, else cpu; mps is untested")
     run.add_argument("--data", default="data", metavar="DIR", help="folder of the data set")
     run.add_argument("--out", type=Path, default=argparse.SUPPRESS, metavar="DIR",
-                     help="new folder for the run (default: runs/binarygan/DATE-TIME-CONFIGURATION)")
+                     help="folder to make (default: runs/binarygan/DATE-TIME-CONFIGURATION)")
     run.add_argument("--resume", type=Path, default=argparse.SUPPRESS, metavar="DIR",
                      help="continue the run in DIR; only --epochs, --device and --data may differ")
     run.add_argument("--paper", action="store_true", default=argparse.SUPPRESS,
-                     help="experiments I to IV, then figures 3 to 8; continues where it was stopped")
+                     help="experiments I to IV with figures 3 to 8; continues what was stopped")
     args = parser.parse_args(argv)
 
     if args.resume:
@@ -576,7 +578,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             parser.error(f"argument --epochs: the run in {args.resume} has {epochs} already")
         args.out = args.resume
     elif args.paper:
-        for name in ("neuron", "objective", "arch", "norm", "seed"):
+        for name in ("neuron", "objective", "arch", "norm", "anneal", "seed"):
             if getattr(args, name) != parser.get_default(name):
                 parser.error(f"argument --{name}: --paper runs through its values itself")
         args.out = args.out or Path("runs/binarygan/paper")
@@ -596,14 +598,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """The program: status 0, 1 (data or losses are not as they should be), 2 (options), 130."""
     args = parse_args(argv)
     try:
         (paper if args.paper else train)(args)
     except KeyboardInterrupt:
-        same = shlex.join(sys.argv[1:] if argv is None else argv)
-        options = same if args.paper else f"--resume {args.out}"
-        print(f"\nInterrupted; whole epochs are kept. To continue: python binarygan.py {options}",
-              file=sys.stderr)
+        same = sys.argv[1:] if argv is None else argv
+        options = shlex.join(same if args.paper else ["--resume", str(args.out)])
+        kept = args.paper or (args.out / "checkpoint.pt").exists()
+        print("\nInterrupted." + kept * (" Whole epochs are kept. To continue: "
+                                         f"python binarygan.py {options}"), file=sys.stderr)
         sys.exit(130)
     except (OSError, FloatingPointError) as error:
         sys.exit(f"binarygan.py: error: {error}")

@@ -398,15 +398,27 @@ def test_each_player_leaves_the_other_alone(run, monkeypatch, objective):
         assert history[0][2]["0.weight"].abs().max() > 0.01
 
 
-def test_slope_is_annealed_epoch_by_epoch(run, monkeypatch):
+@pytest.mark.parametrize("options, factor", [([], 1.1), (["--anneal", "1"], 1.0)])
+def test_slope_is_annealed_epoch_by_epoch(run, monkeypatch, options, factor):
     slopes, neuron = [], binarygan.binary_neuron
     monkeypatch.setattr(binarygan, "binary_neuron",
                         lambda x, slope, kind: slopes.append(slope) or neuron(x, slope, kind))
-    run("--epochs", "3")
+    run("--epochs", "3", *options)
     # at first the picture of epoch 0; in each epoch critic and generator steps, then a picture
     steps = [10 + 4, 8 + 4, 8 + 4]
-    expected = [1.0] + [1.1**epoch for epoch in range(3) for _ in range(steps[epoch] + 1)]
-    assert slopes == pytest.approx([*expected, 1.1**2])  # and the evaluation
+    expected = [1.0] + [factor**epoch for epoch in range(3) for _ in range(steps[epoch] + 1)]
+    assert slopes == pytest.approx([*expected, factor**2])  # and the evaluation
+
+
+def test_every_epoch_and_every_seed_draws_its_own_numbers(run, monkeypatch):
+    drawn, loss = [], binarygan.discriminator_loss
+    monkeypatch.setattr(binarygan, "discriminator_loss", lambda D, real, fake, objective:
+                        drawn.append((real, fake)) or loss(D, real, fake, objective))
+    run("--epochs", "2", out="a")
+    run("--epochs", "1", "--seed", "1", out="b")
+    assert len(drawn) == 10 + 8 + 10  # in the first epoch two generator steps have 3, two have 2
+    for i in (0, 1):
+        assert len({tuple(pair[i].sum(1).tolist()) for pair in drawn}) == len(drawn)
 
 
 def test_nan_stops_the_run_and_names_the_step(run, monkeypatch, tmp_path):
@@ -457,6 +469,7 @@ def test_interrupted_run_can_be_continued(run, monkeypatch, tmp_path, capsys):
     (["--lr", "nan"], "--lr: 'nan' is not a number from 1e-09 to 10"),
     (["--lr", "0"], "--lr: '0' is not a number from 1e-09 to 10"),
     (["--lr", "fast"], "--lr: 'fast' is not a number from 1e-09 to 10"),
+    (["--anneal", "0"], "--anneal: '0' is not a number from 0.5 to 2"),
     (["--seed", "-1"], "--seed: '-1' is not a whole number from 0"),
     (["--device", "tpu"], "--device: invalid choice"),
     (["--device", "mps"], "--device: there is no mps here"),
