@@ -34,7 +34,7 @@ Where this differs from the paper or the authors' code, and why
   layer of G, the output too: `--norm batch`. But that code never switches it to training mode, so
   that it only scales and shifts: the published figures come from networks without it, and so does
   our default. Normalized, G comes to the same result, but late: until its last layer has learned
-  to undo the normalization of each pixel, some samples are white on black inverted (README.md).
+  to undo the normalization of each pixel, some samples come out inverted (README.md).
 - Equation 5 is printed without lambda and with the gradient of |x^| instead of |gradient of D|.
   We take both from Gulrajani et al. 2017, arXiv 1704.00028, which the paper cites: lambda = 10.
 - Every critic step draws a new minibatch; the authors reuse one for all critic steps between two
@@ -45,8 +45,9 @@ Where this differs from the paper or the authors' code, and why
   three objectives.
 - The real-valued model (`--neuron real`) has nothing to anneal: its slope stays 1.
 
-Things to try: `--neuron dbn`, and look at the notch in figure 4; `--objective gan`, and count the
-digits; replace the straight-through gradient of p by that of x, and see what the slope was for.
+Things to try: `--neuron dbn`, and compare the middle of figure 4; `--objective gan`, and count the
+digits; `--anneal 1`, and look at the last bin; replace the straight-through gradient of p by that
+of x, and see what the slope was for.
 """
 
 import argparse

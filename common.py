@@ -97,7 +97,7 @@ def save_panels(panels: dict[str, Tensor], path: Path, across: int,
     Panels named `in_color` are shown through a color map with its scale, the others in grey.
     """
     rows = -(-len(panels) // across)
-    figure = Figure(figsize=(3.6 * across, 3.7 * rows), layout="constrained")
+    figure = Figure(figsize=(3.6 * across, 4 * rows), layout="constrained")
     for axes in figure.subplots(rows, across, squeeze=False).flat:
         axes.set_axis_off()
     for axes, (title, images) in zip(figure.axes, panels.items()):
