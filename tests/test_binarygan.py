@@ -520,8 +520,7 @@ def test_bad_ways_to_resume(run, capsys):
         (out / "options.json").write_text(json.dumps(options))
 
 
-def test_missing_data_end_with_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(binarygan, "mnist", binarygan.mnist)
+def test_damaged_data_end_with_one_line(tmp_path):
     (tmp_path / "MNIST" / "raw").mkdir(parents=True)
     (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").write_bytes(b"")
     with pytest.raises(SystemExit) as stop:
