@@ -122,3 +122,16 @@ def save_curves(panels: dict[str, dict[str, tuple]], path: Path, xlabel: str,
         axes.grid(alpha=0.3)
         axes.legend()
     figure.savefig(path, dpi=150)
+
+
+def save_scatter(panels: dict[str, Tensor], labels: Tensor, path: Path) -> None:
+    """Write titled clouds of points (N, 2) side by side, a color for each of the labels (N,)."""
+    figure = Figure(figsize=(6 * len(panels) + 0.8, 6), layout="constrained")
+    for axes, (title, points) in zip(figure.subplots(1, len(panels), squeeze=False).flat,
+                                     panels.items()):
+        for label in labels.unique().tolist():
+            x, y = points[labels == label].T.tolist()
+            axes.scatter(x, y, s=2, color=f"C{label}", label=label)
+        axes.set(title=title, xticks=[], yticks=[])
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", markerscale=6)
+    figure.savefig(path, dpi=120)

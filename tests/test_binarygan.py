@@ -14,7 +14,7 @@ import pytest
 import scipy.special
 import scipy.stats
 import torch
-from conftest import ROOT
+from conftest import ROOT, assert_same, checkpoint
 from PIL import Image
 from torch import nn
 
@@ -265,24 +265,6 @@ def run(data, monkeypatch, tmp_path):
                         *([] if "--resume" in options else ["--out", str(out)])])
         return out
     return run
-
-
-def checkpoint(out):
-    return torch.load(out / "checkpoint.pt", weights_only=True)
-
-
-def assert_same(a, b):
-    """Equal to the last bit, through dictionaries and lists."""
-    if isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a.keys() - {"seconds"}:
-            assert_same(a[key], b[key])
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b)
-        for x, y in zip(a, b):
-            assert_same(x, y)
-    else:
-        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
 @pytest.mark.parametrize("neuron, objective, arch, norm", [

@@ -130,3 +130,20 @@ def test_panels_and_curves_show_what_they_are_given(tmp_path, data, monkeypatch)
     assert right.get_legend().get_texts()[0].get_text() == "b"
     for name in ("panels.png", "curves.png"):
         assert Image.open(tmp_path / name).size > (300, 300)
+
+
+def test_scatter_shows_every_label_in_its_color(tmp_path, monkeypatch):
+    figures = []
+    figure = common.Figure
+    monkeypatch.setattr(common, "Figure", lambda **k: figures.append(figure(**k)) or figures[-1])
+    points, labels = torch.rand(30, 2), torch.arange(30) % 3 * 4
+    common.save_scatter({"left": points, "right": 2 * points}, labels, tmp_path / "scatter.png")
+    left, right = figures[0].axes
+    assert [axes.get_title() for axes in (left, right)] == ["left", "right"]
+    for cloud, label in zip(right.collections, (0, 4, 8)):
+        assert numpy.allclose(cloud.get_offsets(), 2 * points[labels == label])
+        assert cloud.get_label() == str(label)
+    assert len({tuple(cloud.get_facecolor()[0]) for cloud in left.collections}) == 3
+    (legend,) = figures[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["0", "4", "8"]
+    assert Image.open(tmp_path / "scatter.png").size > (300, 300)
