@@ -45,13 +45,14 @@ def mnist(root: str | Path, device: torch.device) -> tuple[Tensor, Tensor, Tenso
                  for tensor in (s.data.flatten(1).float() / 255, s.targets))
 
 
-def minibatches(x: Tensor, batch_size: int) -> Iterator[Tensor]:
+def minibatches(x: Tensor, batch_size: int,
+                generator: torch.Generator | None = None) -> Iterator[Tensor]:
     """Minibatches of the rows of x without end, shuffled anew after every pass.
 
     What is left over at the end of a pass, fewer rows than a minibatch, is skipped.
     """
     while True:
-        order = torch.randperm(len(x), device=x.device)
+        order = torch.randperm(len(x), generator=generator, device=x.device)
         for indices in order.split(batch_size)[: len(x) // batch_size]:
             yield x[indices]
 
