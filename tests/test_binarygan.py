@@ -1,6 +1,7 @@
 """Tests of binarygan.py: the mathematics, then the program as its users meet it."""
 
 import csv
+import importlib
 import json
 import math
 import os
@@ -566,11 +567,11 @@ def test_script_runs_alone(tmp_path):
 
 def test_readme_commands_parse_and_pictures_exist():
     text = (ROOT / "README.md").read_text()
-    commands = re.findall(r"python (\w+)\.py((?: --?[\w-]+(?: [\w./-]+)?)*)", text)
+    commands = re.findall(r"python (\w+)\.py((?: --?[\w-]+(?: [\w./-]+)*)*)", text)
     assert ("binarygan", " --neuron sbn") in commands
     for script, options in commands:
         assert (ROOT / f"{script}.py").exists()
         if "--resume" not in options:
-            binarygan.parse_args(options.split())
+            importlib.import_module(script).parse_args(options.split())
     pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
     assert pictures and all((ROOT / picture).exists() for picture in pictures)
