@@ -254,13 +254,12 @@ def train(args: argparse.Namespace) -> None:
 
             if len(losses) >= 50 or step + 1 == (epoch + 1) * steps:
                 rows = torch.stack(losses).tolist()
-                # a generator loss that is not finite once is never finite again: the last one tells
+                # of the generator's losses the last is enough: from nan there is no way back
                 if not all(map(math.isfinite, [g_loss.item(), *sum(rows, [])])):
                     bar.close()
                     raise FloatingPointError(
-                        f"a loss is not finite in critic steps {len(log) + 1} to "
-                        f"{len(log) + len(rows)} (epoch {epoch + 1}); {args.out} holds epoch "
-                        f"{epoch}")
+                        f"a loss is not finite in critic steps {len(log) + 1} to {len(log + rows)} "
+                        f"(epoch {epoch + 1}); {args.out} holds epoch {epoch}")
                 log += rows
                 means = torch.tensor(rows).mean(0)
                 bar.set_postfix_str(f"epoch {epoch + 1}/{args.epochs}, loss {means[0]:.3f}, "
@@ -417,11 +416,22 @@ def trainings(dims: list[int]) -> list[tuple[int, int, int]]:
 
 def finished(run: Path, epochs: int) -> dict | None:
     """The results of a run, with its name, or None while it has not had so many epochs."""
-    try:
-        results = json.loads((run / "results.json").read_text())
-    except FileNotFoundError:
+    if not (run / "results.json").exists():
         return None
-    return {"run": run.name} | results if results["epochs"] >= epochs else None
+    results = {"run": run.name} | json.loads((run / "results.json").read_text())
+    return results if results["epochs"] == epochs else None
+
+
+def figure_2(rows: list[dict], out: Path) -> None:
+    """The smoothed estimates of the selection, or of all runs where none of it is there; seed 0."""
+    names = {(row["n_c"], row["n_b"]): row["run"] for row in rows if row["seed"] == 0}
+    curves = {}
+    for n_c, n_b in [pair for pair in SELECTION if pair in names] or names:
+        with open(out / names[n_c, n_b] / "metrics.csv", newline="") as file:
+            values = torch.tensor([float(row["train"]) for row in csv.DictReader(file)])
+        curves[f"n_c = {n_c}, n_b = {n_b}"] = (range(1, len(values) + 1), smooth(values))
+    save_curves({"Hanning window of 50": curves}, out / "figure2-critic.png", "critic step",
+                "E[C(x)] - E[C(G(z))]", log=True)
 
 
 def heat_map(rows: list[dict], dims: list[int], name: str) -> Tensor:
@@ -441,7 +451,7 @@ def figure_3(rows: list[dict], dims: list[int], out: Path) -> None:
             ("wasserstein_train", "last 200 critic steps of the training"),
             ("wasserstein_train_final", "final stretch, G at rest"))):
         cells = heat_map(rows, dims, name)
-        shown = axes.imshow(cells.numpy(), cmap="viridis_r", alpha=0.6)  # black numbers stay legible
+        shown = axes.imshow(cells.numpy(), cmap="viridis_r", alpha=0.6)  # the numbers are black
         for i, j in (~cells.isnan()).nonzero().tolist():
             axes.text(j, i, f"{cells[i, j]:.2f}", ha="center", va="center", fontsize=8)
         axes.set(title=title, xlabel="n_c", ylabel="n_b")
@@ -449,18 +459,6 @@ def figure_3(rows: list[dict], dims: list[int], out: Path) -> None:
         axes.set_yticks(range(len(dims)), dims)
         figure.colorbar(shown, ax=axes, shrink=0.8)
     figure.savefig(out / "figure3-search.png", dpi=150)
-
-
-def figure_2(rows: list[dict], out: Path) -> None:
-    """The smoothed estimates of the selection with seed 0, or of all where none of it is there."""
-    names = {(row["n_c"], row["n_b"]): row["run"] for row in rows if row["seed"] == 0}
-    curves = {}
-    for n_c, n_b in [pair for pair in SELECTION if pair in names] or names:
-        with open(out / names[n_c, n_b] / "metrics.csv", newline="") as file:
-            values = torch.tensor([float(row["train"]) for row in csv.DictReader(file)])
-        curves[f"n_c = {n_c}, n_b = {n_b}"] = (range(1, len(values) + 1), smooth(values))
-    save_curves({"Hanning window of 50": curves}, out / "figure2-critic.png", "critic step",
-                "E[C(x)] - E[C(G(z))]", log=True)
 
 
 def save_table(rows: list[dict], out: Path) -> None:
@@ -481,29 +479,32 @@ def save_table(rows: list[dict], out: Path) -> None:
 def paper(args: argparse.Namespace) -> None:
     """The search over args.dims, with figures 2 and 3 and the table of all runs so far in args.out.
 
-    A training that is already there is continued, or left alone when complete.
+    A training that is already there is continued, or left alone when complete. All the options
+    are looked at before the first training: one that is there must have the same.
     """
     shared = ["--batch-size", str(args.batch_size), "--lr", str(args.lr), "--train-size",
               str(args.train_size), "--data", args.data, "--device", args.device]
-    runs = {f"c{n_c}-b{n_b}-seed{seed}": f"--n-c {n_c} --n-b {n_b} --seed {seed}".split()
-            for n_c, n_b, seed in trainings(args.dims)}
+    runs = {}
+    for n_c, n_b, seed in trainings(args.dims):
+        argv = [*f"--n-c {n_c} --n-b {n_b} --seed {seed} --epochs {args.epochs}".split(), *shared]
+        run = args.out / configuration(parse_args(argv))
+        there = (run / "checkpoint.pt").exists()
+        runs[run] = parse_args([*argv, "--resume" if there else "--out", str(run)])
     while True:
-        rows = [row for name in runs if (row := finished(args.out / name, args.epochs))]
+        rows = [row for run in runs if (row := finished(run, args.epochs))]
         if rows:
             figure_2(rows, args.out)
             figure_3(rows, args.dims, args.out)
             save_table(rows, args.out)
-        left = [name for name in runs if name not in {row["run"] for row in rows}]
+        left = [run for run in runs if not finished(run, args.epochs)]
         if not left:
             return
-        print(f"\nTraining of {left[0]}. Left: {len(left)} of {len(runs)} trainings", end="")
+        print(f"\nTraining of {left[0].name}. Left: {len(left)} of {len(runs)} trainings", end="")
         if rows:
             mean = statistics.mean(r["training_seconds"] + r["evaluation_seconds"] for r in rows)
             print(f", about {len(left) * mean / 3600:.1f} hours", end="")
         print()
-        run = args.out / left[0]
-        train(parse_args([*runs[run.name], *shared, "--epochs", str(args.epochs),
-                          "--resume" if (run / "checkpoint.pt").exists() else "--out", str(run)]))
+        train(runs[left[0]])
 
 
 # ---- command line -------------------------------------------------------------------------------
@@ -548,11 +549,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
   python wgan_gp_binary_seed.py                            the paper's mixed seed, 7 + 12
   python wgan_gp_binary_seed.py --epochs 1                 a first look
   python wgan_gp_binary_seed.py --n-c 0 --n-b 12           a seed of coins alone
-  python wgan_gp_binary_seed.py --resume runs/wgan_gp_binary_seed/NAME
-                                                           continue an interrupted run
+  python wgan_gp_binary_seed.py --resume DIR               continue an interrupted run
   python wgan_gp_binary_seed.py --paper                    the whole search
-  python wgan_gp_binary_seed.py --paper --dims 0 4 12 --epochs 3
-                                                           a small one, shortened""")
+  python wgan_gp_binary_seed.py --paper --dims 0 4 12      a part of it""")
     parser.set_defaults(out=None, resume=None, paper=False)  # here, --help need not show them
     model = parser.add_argument_group("the paper's choices")
     model.add_argument("--n-c", type=number(int, 0, 10_000), default=7, metavar="N",

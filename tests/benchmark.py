@@ -5,6 +5,9 @@ generator's graph built (and thrown away) in the critic step, gradients gathered
 them, Adam without its fused kernel, and `.item()` in every step. Networks, objective, minibatch
 size and number of steps are the same. Both train in turn, several times, with 5 critic steps to a
 generator step throughout; the ratio of the median times is what counts.
+
+Then the critic step of wgan_gp_binary_seed.py, as it is and with nn.LeakyReLU in the critic, beside
+a matrix product in the same process: how much of the machine it uses.
 """
 
 import statistics
@@ -14,16 +17,19 @@ import time
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, Subset
 from torchvision import transforms
 from torchvision.datasets import MNIST
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import binarygan  # noqa: E402
+import wgan_gp_binary_seed  # noqa: E402
 
 ROUNDS = 5
 IMAGES = 6_400  # in an epoch: 100 generator and 500 critic steps
 CRITIC_STEPS = 5
+GFLOP = 31.2  # in a critic step of wgan_gp_binary_seed.py, by torch.utils.flop_counter
 DATA = Path(__file__).resolve().parent.parent / "data"
 
 
@@ -66,8 +72,37 @@ def usual_epoch(args, device: torch.device, loader: DataLoader) -> None:
                 g_loss.item()
 
 
+def median_time(call) -> float:
+    """The median time of 15 calls in seconds, after 3 more to warm up."""
+    times = []
+    for _ in range(18):
+        start = time.perf_counter()
+        call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[3:])
+
+
+def critic_step_share(device: torch.device) -> None:
+    """Print a critic step's time and its speed beside that of a matrix product."""
+    args = wgan_gp_binary_seed.parse_args([])
+    matrix = torch.randn(2048, 2048, device=device)
+    real, test = torch.rand(128, 784, device=device), torch.rand(50, 784, device=device)
+    parts = wgan_gp_binary_seed.build(args, device)
+    usual = nn.Sequential(*[nn.LeakyReLU(0.1) if isinstance(layer, wgan_gp_binary_seed.LeakyReLU)
+                            else layer for layer in parts["C"]])
+    for name, C in (("as it is", parts["C"]), ("with nn.LeakyReLU", usual)):
+        peak = 2 * 2.048**3 / median_time(lambda: matrix @ matrix)
+        seconds = median_time(lambda: wgan_gp_binary_seed.critic_step(
+            args, parts | {"C": C}, real, test))
+        print(f"wgan_gp_binary_seed.py, critic step {name}: {1000 * seconds:.0f} ms; "
+              f"{GFLOP / seconds:.0f} useful GFLOP/s, matrix product {peak:.0f} GFLOP/s, share "
+              f"{GFLOP / seconds / peak:.2f}")
+
+
 def main() -> None:
-    """Time both, in turn, and print the ratio of the medians."""
+    """Time both, in turn, and print the ratio of the medians; then the critic step's share."""
     args = binarygan.parse_args(["--train-size", str(IMAGES), "--epochs", "1"])
     device = binarygan.pick_device(args.device)
     data, loader = binarygan.mnist(DATA, device), usual_loader(args.batch_size)
@@ -91,6 +126,7 @@ def main() -> None:
     usual, ours = (statistics.median(seconds) for seconds in times.values())
     print(f"medians for an epoch of {IMAGES} images on {device}, {torch.get_num_threads()} CPU "
           f"threads: usual loop {usual:.1f} s, binarygan.py {ours:.1f} s, ratio {usual / ours:.2f}")
+    critic_step_share(device)
 
 
 if __name__ == "__main__":

@@ -593,7 +593,6 @@ def test_search_is_interrupted_and_continued(run, monkeypatch, capsys, tmp_path)
     def stops_in_the_third(args):
         trained.append(seed.configuration(args))
         if len(trained) == 3:
-            args.epochs, loss = 1, seed.generator_loss
             with monkeypatch.context() as patch:
                 patch.setattr(seed, "generator_loss", lambda *_: (_ for _ in ()).throw(
                     KeyboardInterrupt))
@@ -626,6 +625,11 @@ def test_search_is_interrupted_and_continued(run, monkeypatch, capsys, tmp_path)
     assert [line.split()[0] for line in table] == [row["run"] for row in rows]
     run(*options)  # all is there: only the figures and the table once more
     assert len(trained) == 6
+    for other, complaint in (("--lr 0.01", "argument --lr: the run in"),
+                             ("--epochs 0", "argument --epochs: '0' is not")):
+        with pytest.raises(SystemExit) as stop:
+            run(*options, *other.split())
+        assert stop.value.code == 2 and complaint in capsys.readouterr().err.splitlines()[-1]
 
 
 # ---- the repository -----------------------------------------------------------------------------
