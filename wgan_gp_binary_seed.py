@@ -199,7 +199,7 @@ def critic_step(args: argparse.Namespace, parts: dict, real: Tensor, test: Tenso
         fake = G(draw_z(len(real), args.n_c, args.n_b, real.device))
     c_loss, estimates = critic_loss(C, real, fake, test)
     opt_c.zero_grad()
-    c_loss.backward()
+    c_loss.backward(inputs=list(C.parameters()))  # none for the images between
     opt_c.step()
     return torch.cat([c_loss.detach().view(1), estimates])
 
