@@ -233,6 +233,37 @@ def test_smoke(run, script, capsys):
     assert "on cpu" in printed[0] and str(out) in printed[-1]
 
 
+def test_scores_against_all_distances(script, data):
+    """With networks whose codes and images differ widely, as those of few steps do not."""
+    module, chosen = script
+    torch.manual_seed(1)
+    parts = parts_of(module, chosen)
+    E, G = parts["average_E"], parts["average_G"]
+    for network in (E, G):
+        for w in network.parameters():
+            w.data = torch.randn_like(w)
+    train_x, train_y, test_x, test_y = data[0][:2000], data[1][:2000], data[2][:500], data[3][:500]
+    hidden, code, labels = [], [], [] if module is bigan else [torch.eye(10)[test_y]]
+    with torch.no_grad():
+        for x in (train_x, test_x):
+            in_one = E.core(x)
+            h = nn.functional.leaky_relu(nn.functional.linear(x, E.core[0].weight, E.core[0].bias),
+                                         0.2)
+            h = nn.functional.linear(h, E.core[2].weight, E.core[2].bias) / (1 + 1e-5) ** 0.5
+            hidden.append(nn.functional.leaky_relu(h * E.core[3].weight + E.core[3].bias, 0.2))
+            code.append(nn.functional.linear(hidden[-1], E.core[5].weight, E.core[5].bias))
+            assert torch.allclose(code[-1], in_one, rtol=1e-3, atol=1e-2 * in_one.std().item())
+        again = G(code[1], *labels)
+    accuracy = [(train_y[torch.cdist(test.double(), train.double()).argmin(1)] == test_y)
+                .float().mean().item() for train, test in (code, hidden)]
+    assert accuracy[0] != accuracy[1]
+    distances = [numpy.linalg.norm(test_x - again, axis=1).mean(),
+                 numpy.linalg.norm(test_x[[i - 1 for i in range(500)]] - again, axis=1).mean()]
+    scores = module.score(E, G, (train_x, train_y, test_x, test_y))
+    assert scores[:2] == pytest.approx(accuracy, abs=0.0041)  # but for two near ties
+    assert scores[2:] == pytest.approx(distances, rel=1e-5)
+
+
 def test_results_are_right(run, script, data):
     """Every number once more, from the checkpoint, with all distances written out."""
     module, chosen = script
