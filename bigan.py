@@ -32,7 +32,8 @@ Where this differs from the paper or the authors' code, and why
   through the answers from before it, which PyTorch by now refuses; and with both gradients taken
   before either step, D won at once, and E never came to invert G.
 - Pictures and numbers are made with averages of E's and G's weights over the last steps, which
-  wander less than the weights (`--average 0` for the weights as they are, as in the paper).
+  reconstruct images far better than the weights of the last step do (`--average 0`, as in the
+  paper); nearest neighbors gain at first, and lose later (README.md).
 - From half of the training on the learning rate falls, as in Donahue et al.; the paper finds that
   it does better at a constant 2e-4 (`--decay-from 0`), its notebooks use 2e-5 (`--lr 2e-5`).
 - Donahue et al. normalize both hidden layers of G, and decay weights by 2.5e-5.
