@@ -1,21 +1,16 @@
 """Tests of binarygan.py: the mathematics, then the program as its users meet it."""
 
 import csv
-import importlib
 import json
 import math
-import os
 import re
-import shutil
-import subprocess
-import sys
 
 import numpy
 import pytest
 import scipy.special
 import scipy.stats
 import torch
-from conftest import ROOT, assert_same, checkpoint
+from conftest import assert_same, checkpoint
 from PIL import Image
 from torch import nn
 
@@ -548,30 +543,3 @@ def test_paper_trains_all_draws_all_and_continues(run, monkeypatch, capsys, tmp_
             for seed in (0, 1, 2)} <= set(rows)
     table = capsys.readouterr().out.splitlines()[-18:-1]
     assert [line.split()[0] for line in table] == rows
-
-
-# ---- the repository -----------------------------------------------------------------------------
-
-
-def test_script_runs_alone(tmp_path):
-    """With common.py and data/ beside it, from the command line, in an empty folder."""
-    for name in ("binarygan.py", "common.py"):
-        shutil.copy(ROOT / name, tmp_path)
-    os.symlink(ROOT / "data", tmp_path / "data")
-    done = subprocess.run([sys.executable, "binarygan.py", "--epochs", "1", "--train-size", "4",
-                           "--batch-size", "2"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (out,) = (tmp_path / "runs" / "binarygan").iterdir()
-    assert out.name.endswith("sbn-wgan-gp-mlp-none-seed0") and (out / "results.json").exists()
-
-
-def test_readme_commands_parse_and_pictures_exist():
-    text = (ROOT / "README.md").read_text()
-    commands = re.findall(r"python (\w+)\.py((?: --?[\w-]+(?: [\w./-]+)*)*)", text)
-    assert ("binarygan", " --neuron sbn") in commands
-    for script, options in commands:
-        assert (ROOT / f"{script}.py").exists()
-        if "--resume" not in options:
-            importlib.import_module(script).parse_args(options.split())
-    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
-    assert pictures and all((ROOT / picture).exists() for picture in pictures)

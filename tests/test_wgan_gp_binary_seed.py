@@ -3,18 +3,14 @@
 import csv
 import json
 import math
-import os
 import re
-import shutil
-import subprocess
-import sys
 
 import numpy
 import pytest
 import scipy.signal
 import scipy.stats
 import torch
-from conftest import ROOT
+from conftest import assert_same, checkpoint
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
@@ -308,24 +304,6 @@ def run(data, monkeypatch, tmp_path):
                    "--device", "cpu"])
         return out
     return run
-
-
-def checkpoint(out):
-    return torch.load(out / "checkpoint.pt", weights_only=True)
-
-
-def assert_same(a, b):
-    """Equal to the last bit, through dictionaries and lists."""
-    if isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a.keys() - {"seconds"}:
-            assert_same(a[key], b[key])
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b)
-        for x, y in zip(a, b):
-            assert_same(x, y)
-    else:
-        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
 @pytest.mark.parametrize("n_c, n_b", [(7, 12), (3, 0), (0, 5)])
@@ -633,17 +611,3 @@ def test_search_is_interrupted_and_continued(run, monkeypatch, capsys, tmp_path)
 
 
 # ---- the repository -----------------------------------------------------------------------------
-
-
-def test_script_runs_alone(tmp_path):
-    """With common.py and data/ beside it, in an empty folder; the final stretch shortened."""
-    for name in ("wgan_gp_binary_seed.py", "common.py"):
-        shutil.copy(ROOT / name, tmp_path)
-    os.symlink(ROOT / "data", tmp_path / "data")
-    program = ("import wgan_gp_binary_seed as seed; seed.SAMPLES = 20; seed.STRETCH = -190; "
-               "seed.main('--epochs 1 --train-size 4 --batch-size 2'.split())")
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True,
-                          text=True)
-    assert done.returncode == 0, done.stderr
-    (out,) = (tmp_path / "runs" / "wgan_gp_binary_seed").iterdir()
-    assert out.name.endswith("c7-b12-seed0") and (out / "results.json").exists()
