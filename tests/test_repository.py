@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 SHORTEST = {  # the shortest training of each script, and what would take long after it
-    "wasserstein_toy": ("--train wgan-gp --epochs 1 --batch-size 2", ""),
+    "wasserstein_toy": ("--train wgan-gp --epochs 1 --batch-size 2", "script.SAMPLES = 20"),
     "wgan_gp_binary_seed": ("--epochs 1 --train-size 4 --batch-size 2",
                             "script.SAMPLES = 20; script.STRETCH = -190"),
     "binarygan": ("--epochs 1 --train-size 4 --batch-size 2", "script.SAMPLES = 20"),
