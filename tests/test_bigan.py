@@ -98,7 +98,7 @@ def test_a_step_moves_each_player_by_its_own_loss_alone(script, monkeypatch, dat
         for name, w in new[player].named_parameters():
             gradient = moved[player].get_parameter(name).grad
             difference = (w.grad - gradient).norm()  # a bias before batch norm has gradient 0
-            assert difference < 1e-3 * gradient.norm() + 1e-6, (player, name)
+            assert difference < 1e-3 * gradient.norm() + 1e-5, (player, name)
 
 
 # ---- networks -----------------------------------------------------------------------------------
