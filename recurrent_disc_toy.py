@@ -1,7 +1,7 @@
 """Recurrent discrimination: a discriminator that reads a set of samples, one after another.
 
-Anonymous, "Bi-Directional Generative Recurrent Adversarial Networks", 2016, section 3. The authors'
-code names Ben Striner. Section 4 is bigran.py.
+Ben Striner, "Bi-Directional Generative Recurrent Adversarial Networks", 2016, section 3. (The paper
+is anonymous; its code is not.) For section 4 see bigran.py.
 
 The idea. A GAN collapses: its generator draws good ones, and nothing but ones. Shown a single
 image, a discriminator cannot object: a one is a fine digit. Shown several it can: so many ones in a
@@ -14,7 +14,7 @@ one of 10 categories, generated ones one of the first 5: all modes of the first 
 second. Any k of the first 5 have the probability 10^-k if real, 5^-k if generated. With p = 1/2,
 the ratio for one sample, and as many real sets as generated ones, Bayes' rule gives
 
-    D_k = p^k / (1 + p^k)    1/3, 1/5, 1/9, 1/17 ...                                         (fig. 3)
+    D_k = p^k / (1 + p^k) = 1/3, 1/5, 1/9, 1/17 ...
 
 for each of those sets, and 1 for every set that holds one of the other 5 categories, in whatever
 place. Cross entropy after every sample is least where the LSTM's outputs are these. Then a GAN on
@@ -39,7 +39,8 @@ Where this differs from the paper or the author's code, and why
 - The author's discriminator of images is bidirectional, so that each output has seen the whole set.
   The paper speaks of an LSTM; with a plain one output i has seen i samples, as in the toy.
 - The paper's toy table is for one sequence, 0, 0, 0, 0. Here it is the mean over all 5^k, and the
-  largest error of any. Our rate falls to 0, so that the noise of the last steps averages out.
+  largest error of any. The rate falls to 0, and the outputs are those of the weights' mean over the
+  second half of the steps: weights of a single step follow the few minibatches before it.
 - From the author's code, since the paper does not say: all sizes, z from N(0, 1), Adam and its
   rates, which fall as lr / (1 + decay step), 0.9 and the weights' L1 norms in (1) and (2) (those of
   matrices, as in Keras; biases do not count), 4 steps of D per step of G, 64 images a step in sets
@@ -66,12 +67,13 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn.functional import one_hot, softplus
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from common import minibatches, mnist, nearest, save_curves, save_gif, save_grid, save_panels
 
 CATEGORIES, GENERATED = 10, 5  # of the toy: all, and those that its generator makes
-TOY_STEPS, TOY_SETS, TOY_RATE = 3000, 128, 2e-3  # ours: sets are those of a step, real as many
+TOY_STEPS, TOY_SETS, TOY_RATE = 2000, 128, 2e-3  # ours; so many sets of either kind in a step
 PUBLISHED = {1: 0.3363147, 2: 0.1982634, 3: 0.1088916, 4: 0.0486446}  # the table of figure 3
 LATENT = 100  # numbers in z
 TARGET = 0.9  # of D on real images: "label smoothing"
@@ -147,18 +149,21 @@ def toy(args: argparse.Namespace) -> None:
     save_options(args)
     torch.manual_seed(args.seed)
     D = Discriminator(CATEGORIES).to(device)
+    average = AveragedModel(D)
     opt = torch.optim.Adam(D.parameters(), fused=True)
     print(f"{args.out}: the toy on {device} ({torch.get_num_threads()} CPU threads), "
           f"{TOY_STEPS} steps")
     for step in tqdm(range(TOY_STEPS), unit=" steps"):
-        opt.param_groups[0]["lr"] = TOY_RATE * (1 - step / TOY_STEPS) ** 3
+        opt.param_groups[0]["lr"] = TOY_RATE * (1 - step / TOY_STEPS)
         real, fake = (torch.randint(categories, (TOY_SETS, args.set_size), device=device)
                       for categories in (CATEGORIES, GENERATED))
         loss = discriminator_loss(D, encode(real), encode(fake), 1)
         opt.zero_grad()
         loss.backward()
         opt.step()
-    rows, missing = toy_tables(D, args.set_size)
+        if step >= TOY_STEPS // 2:
+            average.update_parameters(D)
+    rows, missing = toy_tables(average.module, args.set_size)
     draw_figure_3(rows, missing, args.out / "figure3-toy.png")
     for name, table in (("figure3.csv", rows), ("missing.csv", missing)):
         save_table(table, args.out / name)
@@ -179,28 +184,29 @@ def toy(args: argparse.Namespace) -> None:
 
 @torch.no_grad()
 def toy_tables(D: nn.Module, size: int) -> tuple[list[dict], list[dict]]:
-    """D's outputs for all 5^size sets that the generator can make, and all with one sample changed.
+    """D's outputs for all 5^size sets that the generator can make, and for all one sample away.
 
     The first table has a row for each depth k, the number of samples read. The second has one for
     each place and each depth from there on: the sample in that place is one of the missing
     categories, so that the exact output is 1.
     """
-    device = D.readout.weight.device
-    sets = torch.cartesian_prod(*[torch.arange(GENERATED, device=device)] * size).view(-1, size)
+    categories = torch.arange(CATEGORIES, device=D.readout.weight.device)
+    can, cannot = categories[:GENERATED], categories[GENERATED:]
 
-    def outputs(sets: Tensor) -> Tensor:
-        return torch.cat([torch.sigmoid(D(encode(part))) for part in sets.split(1000)]).double()
+    def outputs(places: list[Tensor]) -> Tensor:
+        """D's outputs, (size, sets), for all sets with these categories in these places."""
+        sets = torch.cartesian_prod(*places).view(-1, size)  # a flat tensor where size is 1
+        return torch.cat([torch.sigmoid(D(encode(part))) for part in sets.split(1000)]).double().T
 
     rows, missing = [], []
-    for k, output in enumerate(outputs(sets).T, 1):
+    for k, output in enumerate(outputs([can] * size), 1):
         exact = likelihood(k)
         rows.append({"k": k, "mean": output.mean().item(), "exact": exact,
                      "worst_error": (output - exact).abs().max().item(),
                      "lowest": output.min().item(), "highest": output.max().item()})
     for place in range(size):
-        changed = sets.clone()
-        changed[:, place] += GENERATED  # 5 to 9 where 0 to 4 were
-        for k, output in enumerate(outputs(changed).T[place:], place + 1):
+        places = [can] * place + [cannot] + [can] * (size - place - 1)
+        for k, output in enumerate(outputs(places)[place:], place + 1):
             missing.append({"place": place + 1, "k": k, "mean": output.mean().item(),
                             "lowest": output.min().item()})
     return rows, missing
@@ -436,7 +442,7 @@ def paper(args: argparse.Namespace) -> None:
                 saved = torch.load(run / "checkpoint.pt", "cpu", weights_only=True)
                 G = generator()
                 G.load_state_dict(saved["G"])
-                panels[f"k = {k}"] = sample(parse_args(["--resume", str(run)]), G, 100)
+                panels[f"k = {k}"] = sample(args, G, 100)
 
     save_panels(panels, args.out / "figures4-6.png", len(panels), columns=10)
     draw_digits(rows, args.out / "digits-by-k.png")
@@ -473,7 +479,8 @@ def draw_digits(rows: list[dict], path: Path) -> None:
         axes.plot(SET_SIZES, [sum(v) / len(v) for v in values], "C0_-", markersize=16, label="mean")
         axes.plot(SET_SIZES, values, "C1o", markersize=4)
         axes.plot([], [], "C1o", markersize=4, label="one seed")
-        axes.set(title=title, xlabel="k, images in a set", xticks=SET_SIZES, ylim=(0, None))
+        axes.set(title=title, xlabel="k, images in a set", xticks=SET_SIZES,
+                 ylim=(0, 1.1 * max(map(max, values))))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)
