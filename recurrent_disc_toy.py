@@ -163,6 +163,7 @@ def toy(args: argparse.Namespace) -> None:
         opt.step()
         if step >= TOY_STEPS // 2:
             average.update_parameters(D)
+    seconds = time.perf_counter() - start
     rows, missing = toy_tables(average.module, args.set_size)
     draw_figure_3(rows, missing, args.out / "figure3-toy.png")
     for name, table in (("figure3.csv", rows), ("missing.csv", missing)):
@@ -178,8 +179,7 @@ def toy(args: argparse.Namespace) -> None:
         "figure3": rows, "missing": missing,
         "error_of_mean": max(abs(row["mean"] - row["exact"]) for row in rows),
         "worst_error": max(row["worst_error"] for row in rows),
-        "lowest_with_missing": min(row["lowest"] for row in missing)},
-        device, time.perf_counter() - start)
+        "lowest_with_missing": min(row["lowest"] for row in missing)}, device, seconds)
 
 
 @torch.no_grad()

@@ -71,12 +71,15 @@ def test_tables_of_an_exact_discriminator(size):
 
 def test_tables_find_the_one_set_that_is_wrong():
     """Of all 125 sets, and of the 25 x 5 with a missing category in the second place."""
-    rows, missing = recurrent.toy_tables(Bayes(lambda row: 0.3 * (row == [4, 0, 3])), 3)
+    rows, _ = recurrent.toy_tables(Bayes(lambda row: -0.1 * (row == [0, 0, 1])), 3)
+    assert rows[2]["worst_error"] == pytest.approx(0.1, abs=1e-6)
+    assert rows[2]["lowest"] == pytest.approx(1 / 9 - 0.1, abs=1e-6)
+    rows, _ = recurrent.toy_tables(Bayes(lambda row: 0.3 * (row == [4, 0, 3])), 3)
     assert rows[2]["worst_error"] == pytest.approx(0.3, abs=1e-6)
     assert rows[2]["mean"] == pytest.approx(1 / 9 + 0.3 / 125, abs=1e-6)
     assert rows[2]["highest"] == pytest.approx(1 / 9 + 0.3, abs=1e-6)
     assert rows[1]["worst_error"] == pytest.approx(0, abs=1e-6)
-    rows, missing = recurrent.toy_tables(Bayes(lambda row: -0.3 * (row == [4, 9, 3])), 3)
+    _, missing = recurrent.toy_tables(Bayes(lambda row: -0.3 * (row == [4, 9, 3])), 3)
     lowest = {(row["place"], row["k"]): row["lowest"] for row in missing}
     mean = {(row["place"], row["k"]): row["mean"] for row in missing}
     assert lowest.pop((2, 3)) == pytest.approx(0.7, abs=1e-6)
@@ -289,7 +292,7 @@ def test_training_against_the_paper_written_out(run, monkeypatch, data):
 
     Decay and norms are larger than the author's, so that they show after so few steps.
     """
-    rates, norms = {"D": (1e-3, 0.5), "G": (2e-3, 0.25)}, {"D": 1e-2, "G": 1e-2}
+    rates, norms = {"D": (1e-3, 0.5), "G": (2e-3, 0.25)}, {"D": 2e-2, "G": 1e-2}
     monkeypatch.setattr(recurrent, "RATES", rates)
     monkeypatch.setattr(recurrent, "L1", norms)
     trained, build = {}, recurrent.build
@@ -412,6 +415,16 @@ def test_results_are_right(run, data):
     assert (tiles / 255 - samples).abs().max() < 0.003  # the same samples
 
 
+def test_a_digit_is_covered_by_two_percent(run, monkeypatch, data):
+    train_x, train_y = data[0][:256], data[1][:256]
+    images = torch.cat([train_x[train_y == digit][:1].expand(count, 784)
+                        for digit, count in ((3, 2), (8, 1), (1, 97))])
+    monkeypatch.setattr(recurrent, "sample", lambda *_: images)
+    results = json.loads((run("--epochs", "1") / "results.json").read_text())
+    assert results["digits"] == 2 and results["median_distance"] == pytest.approx(0, abs=1e-3)
+    assert numpy.allclose(results["digit_shares"], [0, 0.97, 0, 0.02, 0, 0, 0, 0, 0.01, 0])
+
+
 def test_same_seed_same_bits_and_resumed_equals_uninterrupted(run):
     whole = run("--epochs", "3", out="whole")
     part = run("--epochs", "1", out="part")
@@ -466,7 +479,10 @@ def test_paper_runs_all_and_continues(run, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(recurrent, "TOY_SETS", 4)
     for name in ("draw_figure_3", "save_curves"):
         monkeypatch.setattr(recurrent, name, lambda *_: None)
-    trained, toy, train, out = [], recurrent.toy, recurrent.train, tmp_path / "paper"
+    trained, drawn, save_panels = [], {}, recurrent.save_panels
+    toy, train, out = recurrent.toy, recurrent.train, tmp_path / "paper"
+    monkeypatch.setattr(recurrent, "save_panels", lambda panels, *args, **options: (
+        drawn.update(panels), save_panels(panels, *args, **options)))
 
     def stops(real):
         def training(args):
@@ -497,12 +513,22 @@ def test_paper_runs_all_and_continues(run, monkeypatch, tmp_path, capsys):
     rows = list(csv.DictReader((out / "results.csv").open()))
     assert [row["run"] for row in rows] == runs
     assert [row["set_size"] for row in rows] == [*"111222444"]
-    printed = capsys.readouterr().out
-    values = [json.loads((out / name / "results.json").read_text())["kl"] for name in runs[3:6]]
-    assert (f"MNIST, k = 2: digits" in printed and
-            f"kl {sum(values) / 3:.4g} ({min(values):.4g} to {max(values):.4g})" in printed)
+    for k in (1, 2, 4):
+        G = recurrent.generator()
+        G.load_state_dict(checkpoint(out / f"mnist-k{k}-seed0")["G"])
+        torch.manual_seed(0)
+        assert torch.equal(drawn[f"k = {k}"], G(torch.randn(100, 100)))
+    assert len(drawn) == 3
+
+    for i, name in enumerate(runs):  # numbers that differ, as those of one step do not
+        results = json.loads((out / name / "results.json").read_text())
+        (out / name / "results.json").write_text(json.dumps(results | {"kl": i**2}))
+    capsys.readouterr()
     recurrent.main(options)
-    assert len(trained) == 14  # all is there
+    assert len(trained) == 14  # all was there
+    printed = capsys.readouterr().out
+    for line in ("k = 1: digits", "kl 1.667 (0 to 4)", "kl 16.67 (9 to 25)", "kl 49.67 (36 to 64)"):
+        assert line in printed
 
 
 def test_digits_by_k_shows_every_seed(monkeypatch, tmp_path):
