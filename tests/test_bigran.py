@@ -164,24 +164,28 @@ def test_a_step_moves_each_player_by_its_own_loss_alone(monkeypatch, data, tmp_p
     bigran.main([*SMALL, *options, "--train-size", "8", "--batch-size", "8", "--epochs", "1",
                  "--device", "cpu", "--out", str(tmp_path / "run")])
 
-    def answers(x):
+    def answers():
+        x = data[0][torch.randperm(8)]
         code, z = E(x), torch.randn(8, 3, 25)
-        return torch.sigmoid(D(x.unsqueeze(1).repeat(1, 3, 1), code)), torch.sigmoid(D(G(z), z))
+        fakes = G(z)
+        return lambda: (torch.sigmoid(D(x.unsqueeze(1).repeat(1, 3, 1), code)),
+                        torch.sigmoid(D(fakes, z)))
 
     def norm(*networks):
         return sum(w.abs().sum() for n in networks for w in n.parameters() if w.dim() == 2)
 
     E, G, D, _, opt_d, *_ = new.values()
     torch.manual_seed(1_000_000)
-    E.requires_grad_(False), G.requires_grad_(False)
     for _ in range(2):
-        real, fake = answers(data[0][torch.randperm(8)])
+        ask = answers()
+        real, fake = ask()
         opt_d.zero_grad()
-        (-(torch.log(real) + torch.log(1 - fake)).mean() + 0.01 * norm(D)).backward()
+        loss = -(torch.log(real) + torch.log(1 - fake)).mean() + 0.01 * norm(D)
+        loss.backward(inputs=[*D.parameters()], retain_graph=True)
         opt_d.step()
-    E.requires_grad_(True), G.requires_grad_(True), D.requires_grad_(False)
-    real, fake = answers(data[0][torch.randperm(8)])
-    (-(torch.log(fake) + torch.log(1 - real)).mean() + 0.01 * norm(E, G)).backward()
+    real, fake = ask()  # the last pairs once more, of the discriminator after its steps
+    loss = -(torch.log(fake) + torch.log(1 - real)).mean() + 0.01 * norm(E, G)
+    loss.backward(inputs=[*E.parameters(), *G.parameters()])
     for player in "EGD":
         for name, w in new[player].named_parameters():
             gradient = moved[player].get_parameter(name).grad
