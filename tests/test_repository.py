@@ -21,6 +21,7 @@ SHORTEST = {  # the shortest training of each script, and what would take long a
                "script.SAMPLES = 20; script.tsne = lambda codes, seed: codes[:, :2]"),
     "recurrent_disc_toy": ("--mnist --epochs 1 --train-size 4 --batch-size 4",
                            "script.SAMPLES = 20; script.EPOCH = 2"),
+    "bigran": ("--epochs 1 --train-size 4 --batch-size 4", "script.SAMPLES = 20"),
 }
 
 
