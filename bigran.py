@@ -19,10 +19,10 @@ to (x_t, z). With means over t, i and sets,
     L_D  = -E[log D_ti] - E[log(1 - D'_ti)] + l1 |weights of D|
     L_EG = -E[log D'_ti] - E[log(1 - D_ti)] + l1 |weights of E and G|
 
-    paper                                                   command             file
-    figure 7  samples                                       python bigran.py    figure7-samples.png
-    figure 8  ten stochastic autoencodings of a digit       python bigran.py    figure8-autoencodings.png
-    figure 9  the canvas at t = 1 ... T, autoencoding       python bigran.py    figure9-canvas.png
+    paper                                            command             file
+    figure 7  samples                                python bigran.py    figure7-samples.png
+    figure 8  ten autoencodings of each digit        python bigran.py    figure8-autoencodings.png
+    figure 9  the canvas over t, autoencoding        python bigran.py    figure9-canvas.png
 
 The paper has no numbers. Here are some, at every t (results.json): the distance from the canvas to
 the image that it reconstructs, its sharpness, and how often it has the image's class. The canvas
@@ -459,7 +459,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                        help="share of hidden values that D leaves out")
     model.add_argument("--l1", type=number(float, 0, 1), default=1e-6, metavar="X",
                        help="weight of the absolute values of the weights in both losses")
-    model.add_argument("--average", type=number(float, 0, 1), default=0.999, metavar="X",
+    model.add_argument("--average", type=number(float, 0, 1), default=0.9999, metavar="X",
                        help="decay, per step, of the average of E's and G's weights that makes "
                             "pictures and numbers; 0: the weights as they are")
     training = parser.add_argument_group("training")

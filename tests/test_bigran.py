@@ -105,6 +105,10 @@ def test_dropout_is_in_the_discriminator_while_it_trains():
     D = bigran.Discriminator(64, 2, 0.5)
     x, z = torch.rand(4, 2, 784), torch.randn(4, 2, 25)
     assert not torch.equal(D(x, z), D(x, z))
+    shapes = []
+    D.drop.register_forward_hook(lambda _, inputs, output: shapes.append(tuple(output.shape)))
+    D(x, z)
+    assert shapes == [(4, 2, 2 * 64), (4, 2, 64)]  # what the second LSTM reads, and what it says
     assert [layer.p for layer in D.modules() if isinstance(layer, nn.Dropout)] == [0.5, 0.5]
     assert torch.equal(D.eval()(x, z), D(x, z))
 
@@ -202,6 +206,7 @@ def test_learning_rates_follow_their_formula(monkeypatch, data, tmp_path):
 
     def recorded(optimizer):
         (group,) = optimizer.param_groups
+        assert group["betas"] == (0.25, 0.999)
         rates["d" if len(group["params"]) == 14 else "eg"].append(group["lr"])
         step(optimizer)
 
@@ -210,7 +215,7 @@ def test_learning_rates_follow_their_formula(monkeypatch, data, tmp_path):
     monkeypatch.setattr(bigran, "evaluate", lambda *_: None)
     monkeypatch.setattr(bigran, "score", lambda *_: [0.0] * 6)
     options = [*SMALL, "--d-steps", "3", "--lr-d", "1e-3", "--lr-eg", "4e-4", "--decay-d", "0.1",
-               "--decay-eg", "0.5", "--train-size", "32", "--batch-size", "16"]
+               "--decay-eg", "0.5", "--beta1", "0.25", "--train-size", "32", "--batch-size", "16"]
     bigran.main([*options, "--epochs", "1", "--out", str(tmp_path / "run")])
     bigran.main(["--resume", str(tmp_path / "run"), "--epochs", "2"])
     assert rates["d"] == pytest.approx([1e-3 / (1 + 0.1 * n) for n in range(12)])
@@ -347,6 +352,8 @@ def test_figures_show_one_image_of_each_digit(run, data):
         x = data[2][data[3] == digit][0]
         for name in ("figure8-autoencodings.png", "figure9-canvas.png"):
             assert (tile(out / name, digit, 0) - 255 * x).abs().max() <= 1
+        tiles = [tile(out / "figure8-autoencodings.png", digit, column) for column in range(1, 11)]
+        assert len({tuple(image.tolist()) for image in tiles}) == 10  # each with noise of its own
     for last in ("stroke-3.png", "epoch-001.png"):  # the same noise
         assert ((out / "samples" / last).read_bytes()
                 == (out / "figure7-samples.png").read_bytes())
