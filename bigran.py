@@ -42,7 +42,7 @@ Where this differs from the paper or the author's code, and why
 - "Pairwise discrimination", in the caption of figure 7, would be --set-size 2; the code has 4.
 
 Things to try: `--set-size 1`, and count the digits; `--time-steps 1`, a BiGAN, and 8; the author's
-settings, and watch losses.png; `--hidden 512`, which learns more per epoch at seven times the cost.
+settings, and watch losses.png; `--hidden 512`, if you have the time.
 """
 
 import argparse
