@@ -3,6 +3,7 @@
 import importlib
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -41,12 +42,21 @@ def test_script_runs_alone(script, tmp_path):
     os.symlink(ROOT / "data", tmp_path / "data")
     options, shorter = SHORTEST[script]
     program = f"import {script} as script; {shorter}; script.main({options.split()})"
-    for command in ([f"{script}.py", "--help"], ["-c", program]):
-        done = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True,
-                              text=True)
-        assert done.returncode == 0, done.stderr
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stderr
     (out,) = (tmp_path / "runs" / script).iterdir()
     assert out.name.endswith("-seed0") and (out / "results.json").exists()
+
+
+@pytest.mark.parametrize("script", SHORTEST)
+def test_help(script, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", "--help"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / f"{script}.py"), run_name="__main__")
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert f"python {script}.py" in shown.partition("examples:")[2]
 
 
 def test_readme_commands_parse_and_pictures_exist(tmp_path, monkeypatch):
