@@ -4,6 +4,7 @@ Images are rows of 784 floats in [0, 1] (28 x 28, row by row, 0 is black) wherev
 """
 
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
@@ -36,7 +37,8 @@ def mnist(root: str | Path, device: torch.device) -> tuple[Tensor, Tensor, Tenso
             raise OSError(f"{raw / name} is damaged, or another run is unpacking it just now: "
                           "delete it, or wait, and run again")
     try:
-        sets = [MNIST(root, train=train, download=True) for train in (True, False)]
+        with redirect_stdout(None):  # older releases say "Downloading" where they only unpack
+            sets = [MNIST(root, train=train, download=True) for train in (True, False)]
     except RuntimeError:  # every mirror failed
         missing = next(name for name in UNPACKED_BYTES if not (raw / name).exists())
         raise OSError(f"{raw / missing}.gz is missing or damaged, and no mirror could be reached: "
