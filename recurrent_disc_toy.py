@@ -222,7 +222,7 @@ def draw_figure_3(rows: list[dict], missing: list[dict], path: Path) -> None:
     left.plot(k, mean, "C0o", markersize=4, label="learned, their mean")
     left.plot([i for i in k if i in PUBLISHED], [PUBLISHED[i] for i in k if i in PUBLISHED], "C1x",
               label="paper, one set")
-    left.set(title="Sets that the generator can make", ylim=(0, 0.4), ylabel="output")
+    left.set(title="Sets that the generator can make", ylim=(0, None), ylabel="output")
     for place in k:
         depth, mean, lowest = zip(*((row["k"], row["mean"], row["lowest"]) for row in missing
                                     if row["place"] == place))

@@ -58,7 +58,7 @@ Where this differs from the slides or the papers, and why
 
 Things to try: `--train minimax`, and see the generator run to few modes and stay there; the same
 with `--critic-steps 1`; CLIP = 0.1; in `fit`, the penalty from the first step on (`--seed 2`,
-figure 2); LEFT moved away from RIGHT until the discriminator's gradient is 0, and the critic does
+figure 1); LEFT moved away from RIGHT until the discriminator's gradient is 0, and the critic does
 not mind.
 """
 
@@ -273,6 +273,7 @@ def fit(D: nn.Module, pairs: Pairs, steps: int, lr: float, name: str, penalty: f
         bound: float | None = None) -> nn.Module:
     """Train critic D, under a penalty or clipped to a bound, and return it.
 
+    Raises FloatingPointError where the last loss is not finite: from nan there is no way back.
     lambda stays at 0.1 for a quarter of the steps and then grows to the penalty (to 100 within the
     next half): a slope of -1 costs no more than one of +1, and a critic that begins with a large
     lambda can stay on the wrong side.
@@ -289,6 +290,8 @@ def fit(D: nn.Module, pairs: Pairs, steps: int, lr: float, name: str, penalty: f
         opt.step()
         if objective == "wgan":
             clip(D, bound)
+    if not loss.isfinite():
+        raise FloatingPointError(f"the loss is not finite: {name}")
     return D
 
 

@@ -59,13 +59,51 @@ def test_help(script, monkeypatch, capsys):
     assert f"python {script}.py" in shown.partition("examples:")[2]
 
 
-def test_readme_commands_parse_and_pictures_exist(tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", ("README.md", "EXERCISES.md"))
+def test_commands_parse_and_pictures_exist(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # no run is in the way here
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / page).read_text()
     commands = re.findall(r"python (\w+)\.py((?: --?[\w-]+(?: [\w./-]+)*)*)", text)
-    assert ("binarygan", " --neuron sbn") in commands
+    assert {script for script, _ in commands} == set(SHORTEST)
     for script, options in commands:
         if "--resume" not in options:
             importlib.import_module(script).parse_args(options.split())
     pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
     assert pictures and all((ROOT / picture).exists() for picture in pictures)
+
+
+def test_readme_links_to_its_own_headings():
+    text = (ROOT / "README.md").read_text()
+    headings = re.findall(r"^#+ (.+)$", text, re.M)
+    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+    links = re.findall(r"\]\(#([^)]+)\)", text)
+    assert len(links) >= len(SHORTEST) and set(links) <= anchors
+
+
+@pytest.mark.parametrize("script", SHORTEST)
+def test_readme_options(script, capsys):
+    """The table of options that mean the same everywhere: every script has them, or it says not."""
+    with pytest.raises(SystemExit):
+        importlib.import_module(script).parse_args(["--help"])
+    shown = capsys.readouterr().out
+    rows = re.findall(r"^\| `(--[\w-]+)[^|]*\| (.*) \|$", (ROOT / "README.md").read_text(), re.M)
+    assert len(rows) >= 8
+    for option, meaning in rows:
+        _, _, without = meaning.partition("not in ")
+        assert (f"\n  {option} " in shown) == (f"`{script}.py`" not in without), option
+
+
+def test_exercises_fit_the_scripts():
+    """Three for each script; what a change takes out stands in the script, in one place."""
+    sections = re.split(r"^## (\w+)\.py$", (ROOT / "EXERCISES.md").read_text(), flags=re.M)[1:]
+    assert sections[::2] == [*SHORTEST]
+    for script, text in zip(sections[::2], sections[1::2]):
+        assert len(re.findall(r"^### \d\. ", text, re.M)) == 3
+        assert text.count("<summary>What to expect</summary>") == 3
+        program = (ROOT / f"{script}.py").read_text()
+        for change in re.findall(r"```diff\n(.*?)```", text, re.S):
+            lines = change.splitlines(keepends=True)
+            before, after = ("".join(line[1:] or line for line in lines if line[0] != sign)
+                             for sign in "+-")
+            assert program.count(before) == 1, before
+            compile(program.replace(before, after), script, "exec")

@@ -449,6 +449,14 @@ def test_nan_stops_the_run_and_names_the_step(run, no_pictures, monkeypatch, tmp
     assert checkpoint(tmp_path / "run")["epoch"] == 1
 
 
+def test_nan_in_a_figure_stops_it_and_names_it(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(toy, "gradient_penalty", lambda D, real, fake: math.nan * D(real).mean())
+    with pytest.raises(SystemExit) as stop:
+        run()
+    assert "not finite: figure 1, lambda 0.1" in str(stop.value.code)
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
 def test_interrupted_run_can_be_continued(run, no_pictures, monkeypatch, tmp_path, capsys):
     whole = run("--train", "wgan", "--epochs", "2", out="whole")
     calls, loss = [], toy.generator_loss
