@@ -45,8 +45,8 @@ Where this differs from the paper or the authors' code, and why
   three objectives.
 - The real-valued model (`--neuron real`) has nothing to anneal: its slope stays 1.
 
-Things to try: `--neuron dbn`, and compare the middle of figure 4; `--objective gan`, and count the
-digits; `--anneal 1`, and look at the last bin; replace the straight-through gradient of p by that
+Things to try: `--neuron dbn`, and compare the middle of figure 4; `--objective gan --epochs 1`, and
+count the digits; `--anneal 1`, and look at the last bin; replace the straight-through gradient of p by that
 of x, and see what the slope was for.
 """
 
@@ -97,8 +97,8 @@ def generator(arch: str, norm: str) -> nn.Sequential:
 def discriminator(arch: str, norm: str) -> nn.Sequential:
     """D: images (N, 784) -> scores (N, 1), no sigmoid. Tables 2 (mlp) and 4 (cnn).
 
-    Normalization, where wanted, is by the minibatch at hand alone: D is never asked for a score
-    outside training, and a generator step must leave no trace in D.
+    Normalization, which only gan has in D, is by the minibatch at hand alone: such a D is never
+    asked for a score outside training, and a generator step must leave no trace in it.
     """
     def batch_norm(features: int, layer: type = nn.BatchNorm1d) -> nn.Module:
         return layer(features, track_running_stats=False) if norm == "batch" else nn.Identity()
@@ -184,6 +184,7 @@ def build(args: argparse.Namespace, device: torch.device) -> dict:
     """Networks and optimizers, new, by the names they have in checkpoint.pt."""
     torch.manual_seed(args.seed)
     G = generator(args.arch, args.norm)
+    # a normalized critic's score would depend on the minibatch, and the penalty miss its slope
     D = discriminator(args.arch, args.norm if args.objective == "gan" else "none")
     for network in (G, D):
         network.to(device, memory_format=torch.channels_last)  # convolutions 1.2x faster on CPU

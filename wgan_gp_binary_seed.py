@@ -30,8 +30,9 @@ What the estimate is worth
   steps, the mean of another 200.
 - It is not exact, for the penalty only discourages slopes above 1. Between two point masses at
   distance d a critic of slope s gains d s and pays lambda (s - 1)^2. The best slope is therefore
-  1 + d / (2 lambda), and the estimate d (1 + d / (2 lambda)), not d. It is too high, the more so
-  the larger the distance: the order of two models counts, not their ratio.
+  1 + d / (2 lambda), and the estimate d (1 + d / (2 lambda)), not d. An optimal critic's is too
+  high, the more so the larger the distance, and that of a critic that lags behind is lower: the
+  order of two models counts, not their ratio.
 - A critic can learn its training images by heart. So each step also makes the estimate on test
   images, another 50 every time, all 10,000 in 200 steps. The difference is the overfitting.
 

@@ -1,4 +1,4 @@
-"""Tests of what holds for every script: it runs alone, and README.md tells the truth about it."""
+"""Tests of what holds for every script: it runs alone, and the pages tell the truth about it."""
 
 import importlib
 import os
@@ -34,19 +34,33 @@ def test_every_script_is_here_and_in_the_readme():
         assert re.search(rf"^## .*\b{script}.py", text, re.M), "a section of its own"
 
 
-@pytest.mark.parametrize("script", SHORTEST)
-def test_script_runs_alone(script, tmp_path):
-    """With common.py and data/ beside it, in an empty folder."""
-    for name in (f"{script}.py", "common.py"):
-        shutil.copy(ROOT / name, tmp_path)
-    os.symlink(ROOT / "data", tmp_path / "data")
-    options, shorter = SHORTEST[script]
-    program = f"import {script} as script; {shorter}; script.main({options.split()})"
+ONE_BY_ONE = """
+import importlib, os, sys
+for name, (options, shorter) in {scripts}.items():
+    os.chdir({folder!r} + "/" + name)
+    sys.path[0] = os.getcwd()
+    for known in {{*{scripts}, "common"}} & {{*sys.modules}}:
+        del sys.modules[known]
+    script = importlib.import_module(name)
+    exec(shorter)
+    script.main(options.split())
+"""
+
+
+def test_every_script_runs_alone(tmp_path):
+    """With common.py and data/ beside it, in a folder with nothing else; all in one process."""
+    for script in SHORTEST:
+        (tmp_path / script).mkdir()
+        for name in (f"{script}.py", "common.py"):
+            shutil.copy(ROOT / name, tmp_path / script)
+        os.symlink(ROOT / "data", tmp_path / script / "data")
+    program = ONE_BY_ONE.format(scripts=SHORTEST, folder=str(tmp_path))
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True,
                           text=True)
     assert done.returncode == 0, done.stderr
-    (out,) = (tmp_path / "runs" / script).iterdir()
-    assert out.name.endswith("-seed0") and (out / "results.json").exists()
+    for script in SHORTEST:
+        (out,) = (tmp_path / script / "runs" / script).iterdir()
+        assert out.name.endswith("-seed0") and (out / "results.json").exists()
 
 
 @pytest.mark.parametrize("script", SHORTEST)
@@ -72,8 +86,9 @@ def test_commands_parse_and_pictures_exist(page, tmp_path, monkeypatch):
     assert pictures and all((ROOT / picture).exists() for picture in pictures)
 
 
-def test_readme_links_to_its_own_headings():
-    text = (ROOT / "README.md").read_text()
+@pytest.mark.parametrize("page", ("README.md", "EXERCISES.md"))
+def test_links_lead_to_headings(page):
+    text = (ROOT / page).read_text()
     headings = re.findall(r"^#+ (.+)$", text, re.M)
     anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
     links = re.findall(r"\]\(#([^)]+)\)", text)
@@ -86,8 +101,9 @@ def test_readme_options(script, capsys):
     with pytest.raises(SystemExit):
         importlib.import_module(script).parse_args(["--help"])
     shown = capsys.readouterr().out
-    rows = re.findall(r"^\| `(--[\w-]+)[^|]*\| (.*) \|$", (ROOT / "README.md").read_text(), re.M)
-    assert len(rows) >= 8
+    _, _, table = (ROOT / "README.md").read_text().partition("\n| option | meaning |\n")
+    rows = re.findall(r"^\| `(--[\w-]+)[^|]*\| (.*) \|$", table.partition("\n\n")[0], re.M)
+    assert len(rows) == 9
     for option, meaning in rows:
         _, _, without = meaning.partition("not in ")
         assert (f"\n  {option} " in shown) == (f"`{script}.py`" not in without), option
@@ -103,7 +119,7 @@ def test_exercises_fit_the_scripts():
         program = (ROOT / f"{script}.py").read_text()
         for change in re.findall(r"```diff\n(.*?)```", text, re.S):
             lines = change.splitlines(keepends=True)
-            before, after = ("".join(line[1:] or line for line in lines if line[0] != sign)
+            before, after = ("".join(line[1:] for line in lines if line[0] != sign)
                              for sign in "+-")
             assert program.count(before) == 1, before
             compile(program.replace(before, after), script, "exec")
