@@ -40,8 +40,9 @@ Where this differs from the paper or the authors' code, and why
 - D works on logits: the log of a sigmoid underflows.
 - Nearest neighbors are also looked for in the encoder's last hidden layer, as in Donahue et al.
 
-Things to try: `--lr 2e-5`; `--average 0`, and watch scores.png; both gradients before either step;
-real and fake pairs through D as one minibatch, batch normalization and all.
+Things to try: `--lr 2e-5`; `--average 0`, and watch scores.png; both gradients, by
+torch.autograd.grad, before either step; real and fake pairs through D as one minibatch, batch
+normalization and all.
 """
 
 import argparse

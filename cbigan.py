@@ -331,7 +331,7 @@ def evaluate(args: argparse.Namespace, E: nn.Module, G: nn.Module, log: list, sc
     epochs, code, hidden, error, other = zip(*scores)
     save_curves({"1-NN accuracy": {"E(x)": (epochs, code), "last hidden layer": (epochs, hidden)},
                  "distance from G(E(x), c)": {"to x": (epochs, error),
-                                           "to another image": (epochs, other)}},
+                                              "to another image": (epochs, other)}},
                 args.out / "scores.png", "epoch")
     save_gif(sorted((args.out / "samples").glob("epoch-*.png")), args.out / "training.gif")
     save_grid(picture(args, E, G, data), args.out / "figure4-reconstructions.png", columns=20)
@@ -352,6 +352,7 @@ def evaluate(args: argparse.Namespace, E: nn.Module, G: nn.Module, log: list, sc
         "parameters_G": sum(w.numel() for w in G.parameters()),
         "parameters_D": sum(w.numel() for w in Discriminator(args.variant).parameters()),
         **dict(zip(names, score(E, G, data))),
+        # G is told the label of x: this says that G obeys, and nothing of what the code knows
         "class_kept": (train_y[again_index] == test_y).float().mean().item(),
         "class_as_asked": (train_y[index] == asked).float().mean().item(),
         "median_distance": distance.median().item(),
