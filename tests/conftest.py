@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 import common
 
@@ -14,6 +15,12 @@ ROOT = Path(__file__).resolve().parent.parent
 def data() -> tuple[torch.Tensor, ...]:
     """MNIST on the CPU: train_x, train_y, test_x, test_y."""
     return common.mnist(ROOT / "data", torch.device("cpu"))
+
+
+@pytest.fixture(autouse=True)
+def plain_layout(monkeypatch):
+    """Leave figures as they are set: arranging them is most of their time, and no test sees it."""
+    monkeypatch.setattr(Figure, "get_layout_engine", lambda self: None)
 
 
 def checkpoint(out: Path) -> dict:
