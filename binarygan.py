@@ -46,8 +46,8 @@ Where this differs from the paper or the authors' code, and why
 - The real-valued model (`--neuron real`) has nothing to anneal: its slope stays 1.
 
 Things to try: `--neuron dbn`, and compare the middle of figure 4; `--objective gan --epochs 1`, and
-count the digits; `--anneal 1`, and look at the last bin; replace the straight-through gradient of p by that
-of x, and see what the slope was for.
+count the digits; `--anneal 1`, and look at the last bin; replace the straight-through gradient of p
+by that of x, and see what the slope was for.
 """
 
 import argparse
