@@ -116,6 +116,8 @@ def test_exercises_fit_the_scripts():
     for script, text in zip(sections[::2], sections[1::2]):
         assert len(re.findall(r"^### \d\. ", text, re.M)) == 3
         assert text.count("<summary>What to expect</summary>") == 3
+        for short in re.findall(r"```python\n(.*?)```", text, re.S):
+            compile(short, script, "exec")
         program = (ROOT / f"{script}.py").read_text()
         for change in re.findall(r"```diff\n(.*?)```", text, re.S):
             lines = change.splitlines(keepends=True)
