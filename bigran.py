@@ -304,18 +304,25 @@ def sharpness(canvas: Tensor) -> list[float]:
     return ((canvas - 0.5).abs() >= 0.4).float().mean((0, 2)).tolist()
 
 
+def variance(images: Tensor) -> float:
+    """Total variance of images (N, 784), binarized at 1/2, lest sharper ones have more of it."""
+    return (images > 0.5).float().var(0).sum().item()
+
+
 @torch.no_grad()
 def sample(args: argparse.Namespace, G: nn.Module, data: tuple) -> dict:
     """What is counted of SAMPLES generated images, as they are after the last stroke."""
     torch.manual_seed(args.seed)
     z = torch.randn(SAMPLES, args.time_steps, LATENT, device=data[0].device)
-    label, distance = labels(apply(lambda z: G(z)[:, -1], z), data)
+    images = apply(lambda z: G(z)[:, -1], z)
+    label, distance = labels(images, data)
     shares = torch.bincount(label, minlength=10) / SAMPLES
     return {
         "digit_shares": shares.tolist(),
         "digits": (shares >= 0.02).sum().item(),
         "kl": kl_divergence(shares, torch.bincount(data[1], minlength=10) / len(data[1])),
         "median_distance": distance.median().item(),
+        "variance": variance(images),
     }
 
 
@@ -380,6 +387,7 @@ def evaluate(args: argparse.Namespace, E: nn.Module, G: nn.Module, log: list, sc
         **sample(args, G, data),
         "sharpness_of_test_images": sharpness(test_x.unsqueeze(1))[0],
         "median_distance_of_test_images": real_distance.median().item(),
+        "variance_of_test_images": variance(test_x),
         "label_accuracy_on_test_images": (real_label == test_y).float().mean().item(),
     }
     results |= {"epochs": args.epochs, "seed": args.seed, "device": str(train_x.device),

@@ -333,6 +333,10 @@ def test_results_are_right(run, data):
         scipy.stats.entropy(shares, numpy.bincount(train_y, minlength=10) / 256), rel=1e-4)
     assert results["median_distance"] == pytest.approx(
         torch.cdist(samples, train_x).min(1).values.median().item(), rel=1e-4)
+    for name, images in (("variance", samples), ("variance_of_test_images", test_x)):
+        ones = (images.numpy() > 0.5).astype(float)
+        assert results[name] == pytest.approx(ones.var(0, ddof=1).sum(), rel=1e-5), name
+    assert results["variance"] > 0
     assert results["label_accuracy_on_test_images"] == pytest.approx(
         (label(test_x) == test_y).float().mean().item())
 
