@@ -25,7 +25,7 @@ The objective is that of bigan.py, equation 1 and section 3.2, with triples for 
     both figures, with both variants          python cbigan.py --paper   the same names
 
 Where this differs from the paper or the authors' code, and why
-- As bigan.py does: D is asked again after its step, and weights are averaged.
+- As in bigan.py: D is asked again after its step, weights are averaged, and decayed by 5e-5.
 - From half of the training on the learning rate falls, as in Donahue et al., for the neighbors gain
   from it here (README.md); the paper's is constant (`--decay-from 0`).
 - The paper trains the extended variant for 500 epochs (`--epochs 500`).
@@ -468,7 +468,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     model.add_argument("--decay-from", type=number(int, 0, 10**6), default=200, metavar="N",
                        help="from epoch N on the learning rate falls, to a hundredth at 2 N; "
                             "0: never")
-    model.add_argument("--weight-decay", type=number(float, 0, 1), default=1e-5, metavar="X",
+    model.add_argument("--weight-decay", type=number(float, 0, 1), default=5e-5, metavar="X",
                        help="weight of half the squared weights in both losses")
     model.add_argument("--average", type=number(float, 0, 1), default=0.999, metavar="X",
                        help="decay, per step, of the average of E's and G's weights that makes "
