@@ -25,7 +25,8 @@ The objective is that of bigan.py, equation 1 and section 3.2, with triples for 
     both figures, with both variants          python cbigan.py --paper   the same names
 
 Where this differs from the paper or the authors' code, and why
-- As in bigan.py: D is asked again after its step, weights are averaged, and decayed by 5e-5.
+- As in bigan.py: D is asked again after its step, weights are averaged, and decayed by 5e-5; the
+  paper has 1e-5 (`--weight-decay 1e-5`).
 - From half of the training on the learning rate falls, as in Donahue et al., for the neighbors gain
   from it here (README.md); the paper's is constant (`--decay-from 0`).
 - The paper trains the extended variant for 500 epochs (`--epochs 500`).
