@@ -137,14 +137,19 @@ def test_parameter_counts(script):
     assert tuple(sum(w.numel() for w in parts[name].parameters()) for name in "EGD") == expected
 
 
-def test_initial_weights_and_activations(script):
+@pytest.mark.parametrize("init", ["fan-in", "paper"])
+def test_initial_weights_and_activations(script, init):
     module, options = script
+    if module is cbigan and init != "fan-in":  # the default
+        options = [*options, "--dense-init", init]
     parts = parts_of(module, options)
     for name, slopes in (("E", {0.2}), ("G", {0.0}), ("D", {0.2})):
-        for layer in parts[name].modules():
+        for key, layer in parts[name].named_modules():
             if isinstance(layer, nn.Linear):
-                assert layer.weight.std().item() == pytest.approx(0.02, rel=0.05)
-                assert abs(layer.weight.mean().item()) < 5 * 0.02 / layer.weight.numel() ** 0.5
+                dense = not key.startswith("core")  # the extended variant's first layers
+                std = layer.in_features ** -0.5 if dense and init == "fan-in" else 0.02
+                assert layer.weight.std().item() == pytest.approx(std, rel=0.05)
+                assert abs(layer.weight.mean().item()) < 5 * std / layer.weight.numel() ** 0.5
                 assert (layer.bias == 0).all()
         seen = [layer for layer in parts[name].modules()
                 if isinstance(layer, (nn.ReLU, nn.LeakyReLU))]
@@ -217,10 +222,11 @@ def run(monkeypatch, data, tmp_path, script):
 
 def test_smoke(run, script, capsys):
     module, chosen = script
+    init = ["--dense-init", "paper"] if module is cbigan else []
     out = run("--epochs", "2", "--lr", "1e-3", "--decay-from", "1", "--weight-decay", "2.5e-5",
-              "--average", "0.9", "--seed", "3")
+              "--average", "0.9", "--seed", "3", *init)
     saved, results = checkpoint(out), json.loads((out / "results.json").read_text())
-    new = parts_of(module, [*chosen, "--seed", "3"])
+    new = parts_of(module, [*chosen, "--seed", "3", *init])
     for name in ("E", "G", "D", "average_E", "average_G"):
         assert all(not torch.equal(saved[name][key], w)
                    for key, w in new[name].named_parameters() if "weight" in key)
