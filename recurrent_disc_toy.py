@@ -569,7 +569,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             epochs = torch.load(args.resume / "checkpoint.pt", "cpu", weights_only=True)["epoch"]
         except Exception:  # what a damaged file raises depends on the damage
             stored = {}
-        if stored.pop("script", None) != "recurrent_disc_toy.py":
+        if stored.pop("script", None) != "recurrent_disc_toy.py" or stored.keys() != {*STORED}:
             parser.error(f"argument --resume: {args.resume} holds no whole run of "
                          "recurrent_disc_toy.py --mnist")
         args = parser.parse_args(argv, argparse.Namespace(**stored))  # stored values as defaults

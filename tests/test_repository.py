@@ -1,6 +1,7 @@
 """Tests of what holds for every script: it runs alone, and the pages tell the truth about it."""
 
 import importlib
+import json
 import os
 import re
 import runpy
@@ -9,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import ROOT
 
 SHORTEST = {  # the shortest training of each script, and what would take long after it
@@ -71,6 +73,22 @@ def test_help(script, monkeypatch, capsys):
     assert stop.value.code == 0
     shown = capsys.readouterr().out
     assert f"python {script}.py" in shown.partition("examples:")[2]
+
+
+@pytest.mark.parametrize("name", SHORTEST)
+def test_resume_refuses_a_run_whose_options_differ(name, tmp_path, capsys):
+    """As those of an older version of the script do, which had others."""
+    script = importlib.import_module(name)
+    shortest = script.parse_args(SHORTEST[name][0].split())
+    whole = {"script": f"{name}.py"} | {key: getattr(shortest, key) for key in script.STORED}
+    (tmp_path / "options.json").write_text(json.dumps(whole))
+    torch.save({"epoch": 0}, tmp_path / "checkpoint.pt")
+    assert script.parse_args(["--resume", str(tmp_path)]).out == tmp_path
+    for other in (whole | {"unknown": 1}, {key: whole[key] for key in whole if key != "seed"}):
+        (tmp_path / "options.json").write_text(json.dumps(other))
+        with pytest.raises(SystemExit) as stop:
+            script.parse_args(["--resume", str(tmp_path)])
+        assert stop.value.code == 2 and "holds no whole" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("page", ("README.md", "EXERCISES.md"))
