@@ -29,9 +29,9 @@ Where this differs from the paper or the authors' code, and why
   paper has 1e-5 (`--weight-decay 1e-5`).
 - From half of the training on the learning rate falls, as in Donahue et al., for the neighbors gain
   from it here (README.md); the paper's is constant (`--decay-from 0`).
-- The extended variant's first layers have initial weights from N(0, 1 / inputs), with which codes
-  and reconstructions are better (README.md); the paper's are from N(0, 0.02^2), like all others
-  (`--dense-init paper`).
+- The extended variant's first layers have initial weights from N(0, 1 / inputs): better codes and
+  shorter distances, slightly worse samples (README.md); the paper's are from N(0, 0.02^2), like all
+  others (`--dense-init paper`).
 - The paper trains the extended variant for 500 epochs (`--epochs 500`).
 - The number of outputs of the extended variant's layers is that of the published notebooks.
 
@@ -82,7 +82,7 @@ def perceptron(inputs: int, outputs: int, activation: nn.Module,
 
 @torch.no_grad()
 def initialize(layer: nn.Module, std: float = 0.02) -> None:
-    """Weights from N(0, std^2), biases 0; section 3.3."""
+    """Weights from N(0, std^2), biases 0; the paper has 0.02 throughout, section 3.3."""
     if isinstance(layer, nn.Linear):
         layer.weight.normal_(0, std)
         layer.bias.zero_()
