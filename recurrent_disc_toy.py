@@ -4,8 +4,8 @@ Ben Striner, "Bi-Directional Generative Recurrent Adversarial Networks", 2016, s
 is anonymous; its code is not.) For section 4 see bigran.py.
 
 The idea. A GAN collapses: its generator draws good ones, and nothing but ones. Shown a single
-image, a discriminator cannot object: a one is a fine digit. Shown several it can: so many ones in a
-row are unlikely among real digits. Recurrent discrimination is an LSTM over a set of k samples
+image, a discriminator cannot object: a one is a fine digit. Shown several, it can: so many ones in
+a row are unlikely among real digits. Recurrent discrimination is an LSTM over a set of k samples
 with a sigmoid after each of them: output i has seen samples 1 to i, and says how likely they are
 to be real.
 
@@ -31,20 +31,23 @@ learns from it. With D_i the output after sample i of a set, and means over i an
     all of them, three seeds each            python recurrent_disc_toy.py --paper
                                                                  figures4-6.png, digits-by-k.png
 
-The paper has no numbers for figures 4 to 6, but a claim: the larger k, the more modes. Published
-are samples for k = 1 that show only ones, and for k = 4 mostly 3, 8, 0, 1 and 6. Here digits are
+The paper has no numbers for figures 4 to 6, but a claim: the larger k, the more modes. The
+author's samples for k = 1 show only ones, those for k = 4 mostly 3, 8, 0, 1 and 6. Here digits are
 counted, in three trainings for each k.
 
 Where this differs from the paper or the author's code, and why
 - The author's discriminator of images is bidirectional, so that each output has seen the whole set.
   The paper speaks of an LSTM; with a plain one output i has seen i samples, as in the toy.
 - The paper's toy table is for one sequence, 0, 0, 0, 0. Here it is the mean over all 5^k, and the
-  largest error of any. The rate falls to 0, and the outputs are those of the weights' mean over the
-  second half of the steps: weights of a single step follow the few minibatches before it.
-- From the author's code, since the paper does not say: all sizes, z from N(0, 1), Adam and its
-  rates, which fall as lr / (1 + decay step), 0.9 and the weights' L1 norms in (1) and (2) (those of
-  matrices, as in Keras; biases do not count), 4 steps of D per step of G, 64 images a step in sets
-  of k, and an epoch of 1,000 steps of G.
+  largest error of any. The author trains for 10,000 steps of 128 / k sets, at a rate of 1e-4 and
+  less; here it is 2,000 steps of 128 sets, the rate falls from 2e-3 to 0, and the outputs are those
+  of the weights' mean over the second half: weights of a single step follow the few minibatches
+  before it.
+- For MNIST, from the author's code, since the paper does not say: all sizes, z from N(0, 1), Adam
+  and its rates, which fall as lr / (1 + decay step), 0.9 and the weights' L1 norms in (1) and (2)
+  (those of matrices, as in Keras; biases do not count), 4 steps of D per step of G, 64 images a
+  step in sets of k, and an epoch of 1,000 steps of G.
+- G minimizes -log D, as in the author's code; the paper has log(1 - D), the minimax objective.
 - Weights begin as PyTorch has them, the author's as Keras did in 2016; the LSTM's gates are
   sigmoids, where Keras had a piecewise linear function.
 
@@ -167,7 +170,7 @@ def toy(args: argparse.Namespace) -> None:
     rows, missing = toy_tables(average.module, args.set_size)
     draw_figure_3(rows, missing, args.out / "figure3-toy.png")
     for name, table in (("figure3.csv", rows), ("missing.csv", missing)):
-        save_table(table, args.out / name)
+        save_csv(table, args.out / name)
     print(" k     mean    exact    paper  worst error  "
           "lowest output with a missing category in place 1, 2, ...")
     for row in rows:
@@ -184,7 +187,7 @@ def toy(args: argparse.Namespace) -> None:
 
 @torch.no_grad()
 def toy_tables(D: nn.Module, size: int) -> tuple[list[dict], list[dict]]:
-    """D's outputs for all 5^size sets that the generator can make, and for all one sample away.
+    """D's outputs for all 5^size sets that the generator can make, and with one sample changed.
 
     The first table has a row for each depth k, the number of samples read. The second has one for
     each place and each depth from there on: the sample in that place is one of the missing
@@ -395,7 +398,7 @@ def save_results(args: argparse.Namespace, results: dict, device: torch.device,
     print(f"Pictures and numbers: {args.out}")
 
 
-def save_table(rows: list[dict], path: Path) -> None:
+def save_csv(rows: list[dict], path: Path) -> None:
     """Write rows with the same names as CSV."""
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
@@ -418,6 +421,8 @@ def paper(args: argparse.Namespace) -> None:
 
     What is already there is continued, or left alone when complete.
     """
+    shared = ["--batch-size", str(args.batch_size), "--train-size", str(args.train_size), "--data",
+              args.data, "--device", args.device]
     toys, rows, panels = [], [], {}
     for seed in SEEDS:
         run = parse_args(["--seed", str(seed), "--device", args.device])
@@ -428,15 +433,14 @@ def paper(args: argparse.Namespace) -> None:
         toys.append(json.loads((run.out / "results.json").read_text()))
     for k in SET_SIZES:
         for seed in SEEDS:
-            argv = ["--mnist", "--set-size", str(k), "--seed", str(seed), "--batch-size",
-                    str(args.batch_size), "--train-size", str(args.train_size), "--data", args.data,
-                    "--device", args.device]
-            run = args.out / configuration(parse_args(argv))
-            argv += ["--resume" if (run / "checkpoint.pt").exists() else "--out", str(run)]
+            options = ["--mnist", "--set-size", str(k), "--seed", str(seed), *shared]
+            run = args.out / configuration(parse_args(options))
+            argv = [*options, "--resume" if (run / "checkpoint.pt").exists() else "--out", str(run)]
             results = run / "results.json"
             if not results.exists() or json.loads(results.read_text())["epochs"] < args.epochs:
                 print(f"\nTraining of {run.name}")
                 train(parse_args([*argv, "--epochs", str(args.epochs)]))
+            parse_args([*options, "--resume", str(run)])  # it must have these options
             rows.append({"run": run.name} | json.loads(results.read_text()))
             if seed == 0:
                 saved = torch.load(run / "checkpoint.pt", "cpu", weights_only=True)
@@ -446,7 +450,7 @@ def paper(args: argparse.Namespace) -> None:
 
     save_panels(panels, args.out / "figures4-6.png", len(panels), columns=10)
     draw_digits(rows, args.out / "digits-by-k.png")
-    save_table(rows, args.out / "results.csv")
+    save_csv(rows, args.out / "results.csv")
     print(f"\n{'run':20}epochs  digits      KL  distance  seconds")
     for row in rows:
         print(f"{row['run']:20}{row['epochs']:6}{row['digits']:8}{row['kl']:8.3f}"
@@ -490,7 +494,7 @@ def draw_digits(rows: list[dict], path: Path) -> None:
 
 KEPT = ("mnist", "set_size", "batch_size", "train_size", "seed")
 STORED = (*KEPT, "epochs", "device", "data")  # on --resume only these last three may differ
-MOST = 6  # samples in a set of the toy: 5^6 sets are looked at, six times over
+MOST = 6  # samples in a set of the toy: 5^6 sets are looked at, seven times over
 
 
 def number(kind: type, low: float, high: float):
@@ -593,13 +597,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{configuration(args)}"
         args.out = args.out or Path("runs/recurrent_disc_toy") / name
         if args.out.exists():
-            parser.error(f"argument --out: {args.out} exists; name a new folder, "
-                         f"or continue the run in it with --resume {args.out}")
+            again = f", or continue the run in it with --resume {args.out}" * args.mnist
+            parser.error(f"argument --out: {args.out} exists; name a new folder{again}")
     if args.mnist or args.paper:
         for size in SET_SIZES if args.paper else (args.set_size,):
             if args.batch_size % size:
-                parser.error(f"argument --batch-size: {args.batch_size} images make no sets of "
-                             f"{size}")
+                parser.error(f"argument --batch-size: {args.batch_size} is not a multiple of "
+                             f"--set-size {size}")
     elif args.set_size > MOST:
         parser.error(f"argument --set-size: {args.set_size} is more than {MOST}, the most without "
                      "--mnist")

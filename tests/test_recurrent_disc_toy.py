@@ -529,6 +529,10 @@ def test_paper_runs_all_and_continues(run, monkeypatch, tmp_path, capsys):
     printed = capsys.readouterr().out
     for line in ("k = 1: digits", "kl 1.667 (0 to 4)", "kl 16.67 (9 to 25)", "kl 49.67 (36 to 64)"):
         assert line in printed
+    with pytest.raises(SystemExit) as stop:  # what is there was made with another option
+        recurrent.main([*options, "--batch-size", "16"])
+    assert stop.value.code == 2
+    assert "--batch-size: the run in" in capsys.readouterr().err
 
 
 def test_digits_by_k_shows_every_seed(monkeypatch, tmp_path):
@@ -556,8 +560,8 @@ def test_digits_by_k_shows_every_seed(monkeypatch, tmp_path):
     (["--batch-size", "8"], "--batch-size: only with --mnist or --paper"),
     (["--train-size", "8"], "--train-size: only with --mnist or --paper"),
     (["--data", "elsewhere"], "--data: only with --mnist or --paper"),
-    (["--mnist", "--set-size", "3"], "--batch-size: 64 images make no sets of 3"),
-    (["--mnist", "--set-size", "128"], "--batch-size: 64 images make no sets of 128"),
+    (["--mnist", "--set-size", "3"], "--batch-size: 64 is not a multiple of --set-size 3"),
+    (["--mnist", "--set-size", "128"], "--batch-size: 64 is not a multiple of --set-size 128"),
     (["--mnist", "--epochs", "0"], "--epochs: '0' is not a whole number from 1"),
     (["--mnist", "--batch-size", "0"], "--batch-size: '0' is not a whole number from 1"),
     (["--mnist", "--train-size", "63"], "--batch-size: 64 is more than --train-size 63"),
@@ -574,7 +578,7 @@ def test_digits_by_k_shows_every_seed(monkeypatch, tmp_path):
     (["--resume", "here", "--out", "there"], "--resume: not allowed with --paper or --out"),
     (["--paper", "--seed", "1"], "--seed: --paper runs through its values itself"),
     (["--paper", "--set-size", "2"], "--set-size: --paper runs through its values itself"),
-    (["--paper", "--batch-size", "2"], "--batch-size: 2 images make no sets of 4"),
+    (["--paper", "--batch-size", "2"], "--batch-size: 2 is not a multiple of --set-size 4"),
     (["--lr", "1"], "unrecognized arguments: --lr 1"),
 ])
 def test_bad_options_end_with_one_line_and_change_nothing(options, complaint, tmp_path,

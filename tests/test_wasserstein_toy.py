@@ -360,7 +360,7 @@ def test_figures(run, capsys, monkeypatch):
     monkeypatch.setattr(toy.Figure, "savefig", lambda *a, **k: None)  # saves most of the time
     again = json.loads((run("--seed", "3", out="again") / "results.json").read_text())
     other = json.loads((run("--seed", "4", out="other") / "results.json").read_text())
-    assert again.pop("seconds") > 0 < results.pop("seconds")
+    assert again.pop("training_seconds") > 0 < results.pop("training_seconds")
     assert again == results and other["estimate"] != results["estimate"]
 
 
@@ -376,7 +376,7 @@ def test_training_smoke_and_resume(run, objective):
     for name in ("metrics.csv", "training.gif", "figure5-training.png", "samples/epoch-002.png"):
         assert (whole / name).read_bytes() == (part / name).read_bytes()
     a, b = (json.loads((out / "results.json").read_text()) for out in (whole, part))
-    assert a.pop("seconds") > 0 < b.pop("seconds")
+    assert a.pop("training_seconds") > 0 < b.pop("training_seconds")
     assert a == b
 
     new = toy.build(toy.parse_args(["--resume", str(whole)]))
@@ -564,3 +564,8 @@ def test_paper_runs_all_and_continues(run, no_pictures, monkeypatch, capsys, tmp
     assert [row["run"] for row in csv.DictReader((out / "results.csv").open())] == expected
     table = capsys.readouterr().out.splitlines()[-13:-1]
     assert [line.split()[0] for line in table] == expected
+
+    with pytest.raises(SystemExit) as stop:  # what is there was made with another option
+        run(*options, "--lr", "0.5")
+    assert stop.value.code == 2
+    assert "--lr: the run in" in capsys.readouterr().err
