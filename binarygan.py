@@ -21,7 +21,7 @@ The objective (equations 3 to 5), D without a sigmoid, real images x, fake image
     G minimizes  -E[D(G(z))]
 
 with x^ uniform on the line between a real and a fake image. Other objectives: wgan clips the
-weights of D instead of the penalty; gan is the non-saturating GAN of equations 1 and 2.
+weights of D instead of using the penalty; gan is the non-saturating GAN of equations 1 and 2.
 
     paper                                command                             file
     figure 3  samples, preactivations    python binarygan.py --neuron sbn    figure3-*.png
@@ -41,8 +41,8 @@ Where this differs from the paper or the authors' code, and why
   generator steps. An epoch is theirs: as many generator steps as there are minibatches.
 - We train on the 60,000 training images and keep the test set apart; the authors use all 70,000.
 - From the authors' code, since the paper does not say: z is 128 normal numbers, LeakyReLU has
-  slope 0.2, D makes 5 steps per generator step, and 100 in the first 25 and every 500th, for all
-  three objectives.
+  slope 0.2, D makes 5 steps before each generator step, but 100 before each of the first 25 and
+  before every 500th, for all three objectives.
 - The real-valued model (`--neuron real`) has nothing to anneal: its slope stays 1.
 
 Things to try: `--neuron dbn`, and compare the middle of figure 4; `--objective gan --epochs 1`, and
@@ -152,8 +152,8 @@ def discriminator_loss(D: nn.Module, real: Tensor, fake: Tensor,
                        objective: str) -> tuple[Tensor, Tensor]:
     """What D minimizes: equations 2, 3 and 5 with the sign changed.
 
-    Returns the loss and the gap E[D(x)] - E[D(G(z))], which for wgan-gp is the estimate of the
-    Wasserstein distance. Both are scalars; the gap carries no gradient.
+    Returns the loss and E[D(x)] - E[D(G(z))], which for wgan-gp is the estimate of the Wasserstein
+    distance and carries no gradient. Both are scalars.
     """
     if objective == "gan":  # one after the other: batch normalization must not mix the two
         on_real, on_fake = D(real), D(fake)
@@ -161,10 +161,9 @@ def discriminator_loss(D: nn.Module, real: Tensor, fake: Tensor,
     else:
         on_real, on_fake = D(torch.cat([real, fake])).chunk(2)
         loss = on_fake.mean() - on_real.mean()
-    gap = (on_real.mean() - on_fake.mean()).detach()
     if objective == "wgan-gp":
         loss = loss + PENALTY * gradient_penalty(D, real, fake)
-    return loss, gap
+    return loss, (on_real.mean() - on_fake.mean()).detach()
 
 
 def generator_loss(D: nn.Module, fake: Tensor, objective: str) -> Tensor:
@@ -184,7 +183,7 @@ def build(args: argparse.Namespace, device: torch.device) -> dict:
     """Networks and optimizers, new, by the names they have in checkpoint.pt."""
     torch.manual_seed(args.seed)
     G = generator(args.arch, args.norm)
-    # a normalized critic's score would depend on the minibatch, and the penalty miss its slope
+    # a normalized critic's score would depend on the minibatch; the penalty would miss its slope
     D = discriminator(args.arch, args.norm if args.objective == "gan" else "none")
     for network in (G, D):
         network.to(device, memory_format=torch.channels_last)  # convolutions 1.2x faster on CPU
@@ -244,7 +243,7 @@ def train(args: argparse.Namespace) -> None:
                 with torch.no_grad():
                     z = torch.randn(args.batch_size, LATENT, device=device)
                     fake, _ = binary_neuron(G(z), slope, args.neuron)
-                d_loss, gap = discriminator_loss(D, real, fake, args.objective)
+                d_loss, estimate = discriminator_loss(D, real, fake, args.objective)
                 opt_d.zero_grad()
                 d_loss.backward(inputs=list(D.parameters()))  # none for the images between
                 opt_d.step()
@@ -258,7 +257,7 @@ def train(args: argparse.Namespace) -> None:
             g_loss.backward(inputs=list(G.parameters()))  # D's parameters gather no gradient
             opt_g.step()
 
-            losses.append(torch.stack([d_loss.detach(), g_loss.detach(), gap]))
+            losses.append(torch.stack([d_loss.detach(), g_loss.detach(), estimate]))
             bar.update(critic_steps(step))
             if len(losses) == 50 or step + 1 == (epoch + 1) * steps:
                 means = torch.stack(losses).mean(0).tolist()
@@ -269,7 +268,7 @@ def train(args: argparse.Namespace) -> None:
                         f"{step + 1} (epoch {epoch + 1}); {args.out} holds epoch {epoch}")
                 log.append([step + 1, *means])
                 bar.set_postfix_str(f"epoch {epoch + 1}/{args.epochs}, D {means[0]:.3f}, "
-                                    f"G {means[1]:.3f}, gap {means[2]:.3f}")
+                                    f"G {means[1]:.3f}, estimate {means[2]:.3f}")
                 losses = []
         save_grid(sample(args, G, 64, epoch)[0], args.out / "samples" / f"epoch-{epoch + 1:03}.png")
         seconds += time.perf_counter() - start
@@ -330,10 +329,10 @@ def evaluate(args: argparse.Namespace, G: nn.Module, D: nn.Module, log: list, se
     """Write the run's metrics, figures and results.json, and print the results."""
     train_x, train_y, test_x, test_y = data
     with open(args.out / "metrics.csv", "w", newline="") as file:
-        csv.writer(file).writerows([["generator_step", "d_loss", "g_loss", "gap"], *log])
-    steps, d_loss, g_loss, gap = zip(*log)
+        csv.writer(file).writerows([["generator_step", "d_loss", "g_loss", "estimate"], *log])
+    steps, d_loss, g_loss, estimate = zip(*log)
     save_curves({"losses": {"D": (steps, d_loss), "G": (steps, g_loss)},
-                 "E[D(x)] - E[D(G(z))]": {args.objective: (steps, gap)}},
+                 "E[D(x)] - E[D(G(z))]": {args.objective: (steps, estimate)}},
                 args.out / "losses.png", "generator step")
     save_gif(sorted((args.out / "samples").glob("epoch-*.png")), args.out / "training.gif")
 
@@ -450,8 +449,9 @@ def paper(args: argparse.Namespace) -> None:
 
     A training that is already there is continued, or left alone when complete.
     """
-    shared = ["--batch-size", str(args.batch_size), "--lr", str(args.lr), "--train-size",
-              str(args.train_size), "--data", args.data, "--device", args.device]
+    shared = ["--anneal", str(args.anneal), "--batch-size", str(args.batch_size), "--lr",
+              str(args.lr), "--train-size", str(args.train_size), "--data", args.data, "--device",
+              args.device]
     rows = {}
     for trainings, draw in EXPERIMENTS:
         runs = []
@@ -466,10 +466,10 @@ def paper(args: argparse.Namespace) -> None:
             runs.append(parse_args([*options.split(), *shared, "--resume", str(run)]))
             rows[run.name] = {"run": run.name} | json.loads(results.read_text())
         draw(args.out, runs)
-        save_table(list(rows.values()), args.out)
+        save_table(args.out, list(rows.values()))
 
 
-def save_table(rows: list[dict], out: Path) -> None:
+def save_table(out: Path, rows: list[dict]) -> None:
     """Write the results of the runs to results.csv, and print the most important ones."""
     names = dict.fromkeys(name for row in rows for name in row)  # in order, each once
     with open(out / "results.csv", "w", newline="") as file:
@@ -531,7 +531,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     model = parser.add_argument_group("the paper's choices")
     model.add_argument("--neuron", choices=("sbn", "dbn", "real"), default="sbn",
                        help="G's output: stochastic or deterministic binary neurons, or sigmoid")
-    model.add_argument("--objective", choices=("wgan-gp", "wgan", "gan"), default="wgan-gp",
+    model.add_argument("--objective", choices=OBJECTIVES, default="wgan-gp",
                        help="what D and G minimize")
     model.add_argument("--arch", choices=("mlp", "cnn"), default="mlp", help="networks")
     model.add_argument("--norm", choices=("none", "batch"), default="none",
@@ -580,7 +580,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             parser.error(f"argument --epochs: the run in {args.resume} has {epochs} already")
         args.out = args.resume
     elif args.paper:
-        for name in ("neuron", "objective", "arch", "norm", "anneal", "seed"):
+        for name in ("neuron", "objective", "arch", "norm", "seed"):
             if getattr(args, name) != parser.get_default(name):
                 parser.error(f"argument --{name}: --paper runs through its values itself")
         args.out = args.out or Path("runs/binarygan/paper")

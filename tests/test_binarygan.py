@@ -197,20 +197,20 @@ def test_losses_against_their_definitions():
     on_real, on_fake = D(real).detach().numpy(), D(fake).detach().numpy()
     probability = scipy.special.expit
 
-    loss, gap = binarygan.discriminator_loss(D, real, fake, "gan")
+    loss, estimate = binarygan.discriminator_loss(D, real, fake, "gan")
     expected = -(numpy.log(probability(on_real)) + numpy.log(1 - probability(on_fake))).mean()
     assert loss.item() == pytest.approx(expected)
-    assert gap.item() == pytest.approx((on_real - on_fake).mean())
+    assert estimate.item() == pytest.approx((on_real - on_fake).mean())
     expected = -numpy.log(probability(on_fake)).mean()
     assert binarygan.generator_loss(D, fake, "gan").item() == pytest.approx(expected)
 
     assert binarygan.discriminator_loss(D, real, fake, "wgan")[0].item() == pytest.approx(
         -(on_real - on_fake).mean())
     torch.manual_seed(5)
-    loss, gap = binarygan.discriminator_loss(D, real, fake, "wgan-gp")
+    loss, estimate = binarygan.discriminator_loss(D, real, fake, "wgan-gp")
     torch.manual_seed(5)
     penalty = binarygan.gradient_penalty(D, real, fake).item()
-    assert loss.item() == pytest.approx(-gap.item() + 10 * penalty)
+    assert loss.item() == pytest.approx(-estimate.item() + 10 * penalty)
     for objective in ("wgan", "wgan-gp"):
         assert binarygan.generator_loss(D, fake, objective).item() == pytest.approx(
             -on_fake.mean())
@@ -219,8 +219,8 @@ def test_losses_against_their_definitions():
 def test_gan_keeps_real_and_fake_apart_in_batch_norm():
     D = nn.BatchNorm1d(1, affine=False, track_running_stats=False)
     real, fake = torch.randn(64, 1) + 100, torch.randn(64, 1)
-    _, gap = binarygan.discriminator_loss(D, real, fake, "gan")
-    assert abs(gap.item()) < 1e-3  # normalized together, the two would lie 2 apart
+    _, estimate = binarygan.discriminator_loss(D, real, fake, "gan")
+    assert abs(estimate.item()) < 1e-3  # normalized together, the two would lie 2 apart
 
 
 def test_critic_schedule():
@@ -510,7 +510,7 @@ def test_damaged_data_end_with_one_line(tmp_path):
 
 def test_paper_trains_all_draws_all_and_continues(run, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(binarygan, "critic_steps", lambda step: 1)
-    options = ["--paper", "--epochs", "1", "--batch-size", "128"]
+    options = ["--paper", "--epochs", "1", "--batch-size", "128", "--anneal", "1.2"]
     trained, train = [], binarygan.train
 
     def stops_in_experiment_3(args):
@@ -539,6 +539,8 @@ def test_paper_trains_all_draws_all_and_continues(run, monkeypatch, capsys, tmp_
         Image.open(out / name).load()
     rows = [row["run"] for row in csv.DictReader((out / "results.csv").open())]
     assert sorted(rows) == sorted(set(trained))
+    assert all(json.loads((out / row / "options.json").read_text())["anneal"] == 1.2
+               for row in rows)
     assert {f"sbn-{objective}-mlp-none-seed{seed}" for objective in ("gan", "wgan", "wgan-gp")
             for seed in (0, 1, 2)} <= set(rows)
     table = capsys.readouterr().out.splitlines()[-18:-1]
