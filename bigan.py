@@ -38,6 +38,7 @@ Where this differs from the paper or the authors' code, and why
   it fall in the second half (`--decay-from 200`): averages then reconstruct worse (README.md).
 - Weight decay is 5e-5: neighbors and reconstructions gain (README.md). The paper has 1e-5
   (`--weight-decay 1e-5`), Donahue et al. 2.5e-5; they normalize both hidden layers of G, too.
+- The losses are means over a minibatch; the paper prints sums, beside which weight decay is less.
 - D works on logits: the log of a sigmoid underflows.
 - Nearest neighbors are also looked for in the encoder's last hidden layer, as in Donahue et al.
 
@@ -283,7 +284,7 @@ def score(E: nn.Module, G: nn.Module, data: tuple) -> list[float]:
 
     Accuracy of the label of the training image with the nearest code E(x); the same with the
     encoder's last hidden layer instead of E(x); mean Euclidean distance |x - G(E(x))|; the same
-    from G(E(x)) to another image, the next test image.
+    from G(E(x)) to another image, the one before it in the test set.
     """
     train_x, train_y, test_x, test_y = data
     result = []

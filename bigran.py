@@ -37,7 +37,9 @@ Where this differs from the paper or the author's code, and why
 - Pictures and numbers are made with averages of E's and G's weights over the last steps.
 - The author's dropout is inside the recurrences too, where PyTorch's LSTM has none: here it is at
   the inputs and outputs of D's second LSTM, and between its tanh layers.
+- L_EG exchanges the answers, as the author's code does; the paper has E and G minimize -L_D.
 - E and G move against D as it is after its step: D is asked again.
+- An epoch is one pass of E and G over the training images, 937 steps; the author's has 1,000.
 - Weights begin as PyTorch has them; the author's began as Keras had them in 2016.
 - "Pairwise discrimination", in the caption of figure 7, would be --set-size 2; the code has 4.
 
@@ -72,7 +74,7 @@ EVERY = 5  # epochs from one line of scores.csv to the next
 
 
 class Encoder(nn.Module):
-    """E: images (N, 784) -> codes (N, T, 25), at random; section 4.1."""
+    """E: images (N, 784) -> codes (N, T, 25), drawn at random; section 4.1."""
 
     def __init__(self, time_steps: int, hidden: int):
         super().__init__()
@@ -138,10 +140,9 @@ def losses(on_real: Tensor, on_fake: Tensor) -> tuple[Tensor, Tensor]:
     return d_loss, eg_loss
 
 
-def weight_norm(*networks: nn.Module) -> Tensor:
-    """The sum of the absolute values of the networks' weights, biases not among them; a scalar."""
-    return sum(weights.abs().sum() for network in networks
-               for name, weights in network.named_parameters() if "weight" in name)
+def l1_norm(*networks: nn.Module) -> Tensor:
+    """The sum of the absolute values of all weights, biases left out; a scalar."""
+    return sum(w.abs().sum() for network in networks for w in network.parameters() if w.dim() > 1)
 
 
 # ---- training -----------------------------------------------------------------------------------
@@ -195,7 +196,7 @@ def train(args: argparse.Namespace) -> None:
     E, G, D, opt_eg, opt_d, average_E, average_G = parts.values()
 
     def save(epoch: int) -> None:
-        save_grid(figure7(args, average_G, device), columns=10,
+        save_grid(picture(args, average_G, device), columns=10,
                   path=args.out / "samples" / f"epoch-{epoch:03}.png")
         if epoch % EVERY == 0:
             scores.append([epoch, *score(args, average_E, average_G, data)])
@@ -231,13 +232,13 @@ def train(args: argparse.Namespace) -> None:
                 d_loss, _ = losses(*D(images.detach(), codes.detach()).chunk(2))
                 set_rate(opt_d, args.lr_d, args.decay_d, args.d_steps * step + i)
                 opt_d.zero_grad()
-                (d_loss + args.l1 * weight_norm(D)).backward()
+                (d_loss + args.l1 * l1_norm(D)).backward()
                 opt_d.step()
 
             _, eg_loss = losses(*D(images, codes).chunk(2))  # D has changed: ask it again
             set_rate(opt_eg, args.lr_eg, args.decay_eg, step)
             opt_eg.zero_grad()
-            (eg_loss + args.l1 * weight_norm(E, G)).backward(
+            (eg_loss + args.l1 * l1_norm(E, G)).backward(
                 inputs=[*E.parameters(), *G.parameters()])  # none for D
             opt_eg.step()
             decay = min(args.average, (1 + step) / (10 + step))  # soon rid of the first weights
@@ -267,8 +268,8 @@ def train(args: argparse.Namespace) -> None:
 
 
 @torch.no_grad()
-def figure7(args: argparse.Namespace, G: nn.Module, device: torch.device, t: int = -1) -> Tensor:
-    """100 samples, (100, 784), as they are after the last stroke (t counts from 0).
+def picture(args: argparse.Namespace, G: nn.Module, device: torch.device, t: int = -1) -> Tensor:
+    """Figure 7, 100 samples (100, 784) after stroke t, counted from 0; the last by default.
 
     The noise depends on args.seed alone: the same samples grow from picture to picture. An epoch
     seeds its own numbers, so that drawing some between epochs does not disturb the training.
@@ -310,7 +311,7 @@ def variance(images: Tensor) -> float:
 
 
 @torch.no_grad()
-def sample(args: argparse.Namespace, G: nn.Module, data: tuple) -> dict:
+def count_samples(args: argparse.Namespace, G: nn.Module, data: tuple) -> dict:
     """What is counted of SAMPLES generated images, as they are after the last stroke."""
     torch.manual_seed(args.seed)
     z = torch.randn(SAMPLES, args.time_steps, LATENT, device=data[0].device)
@@ -334,7 +335,7 @@ def score(args: argparse.Namespace, E: nn.Module, G: nn.Module, data: tuple) -> 
     canvas = apply(lambda x: G(E(x)), test_x)
     error, sharp = distances(canvas, test_x), sharpness(canvas)
     kept = (labels(canvas[:, -1], data)[0] == test_y).float().mean().item()
-    return [error[0], error[-1], sharp[0], sharp[-1], kept, sample(args, G, data)["kl"]]
+    return [error[0], error[-1], sharp[0], sharp[-1], kept, count_samples(args, G, data)["kl"]]
 
 
 SCORES = ("reconstruction_error_first", "reconstruction_error_last", "sharpness_first",
@@ -361,11 +362,11 @@ def evaluate(args: argparse.Namespace, E: nn.Module, G: nn.Module, log: list, sc
                  "KL of the samples' digits": {"last": kl}}, args.out / "scores.png", "epoch")
     save_gif(sorted((args.out / "samples").glob("epoch-*.png")), args.out / "training.gif")
 
-    save_grid(figure7(args, G, train_x.device), args.out / "figure7-samples.png", columns=10)
+    save_grid(picture(args, G, train_x.device), args.out / "figure7-samples.png", columns=10)
     strokes = [args.out / "samples" / f"stroke-{t + 1}.png" for t in range(args.time_steps)]
     for t, path in enumerate(strokes):
-        save_grid(figure7(args, G, train_x.device, t), path, columns=10)
-    save_gif(strokes, args.out / "drawing.gif", seconds=0.5 * args.time_steps)
+        save_grid(picture(args, G, train_x.device, t), path, columns=10)
+    save_gif(strokes, args.out / "drawing.gif")
     x = torch.cat([test_x[test_y == digit][:1] for digit in range(10)])
     again = torch.stack([G(E(x))[:, -1] for _ in range(10)], 1)
     save_grid(torch.cat([x.unsqueeze(1), again], 1).flatten(0, 1),
@@ -379,12 +380,13 @@ def evaluate(args: argparse.Namespace, E: nn.Module, G: nn.Module, log: list, sc
     results = {
         "parameters_E": sum(w.numel() for w in E.parameters()),
         "parameters_G": sum(w.numel() for w in G.parameters()),
+        "parameters_D": sum(w.numel() for w in Discriminator(args.hidden, 1, 0).parameters()),
         "reconstruction_error": distances(canvas, test_x),
         "sharpness": sharpness(canvas),
         "class_kept": [(labels(images, data)[0] == test_y).float().mean().item()
                        for images in canvas.unbind(1)],
         "error_to_another_image": distances(canvas, test_x.roll(1, 0)),
-        **sample(args, G, data),
+        **count_samples(args, G, data),
         "sharpness_of_test_images": sharpness(test_x.unsqueeze(1))[0],
         "median_distance_of_test_images": real_distance.median().item(),
         "variance_of_test_images": variance(test_x),
@@ -473,7 +475,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     training = parser.add_argument_group("training")
     training.add_argument("--epochs", type=number(int, 1, 10**6), default=300, metavar="N",
                           help="an epoch is as many steps of E and G as the training images "
-                               "make minibatches: 937")
+                               "make minibatches")
     training.add_argument("--batch-size", type=number(int, 1, 60_000), default=64, metavar="N",
                           help="images in a minibatch, a multiple of the set size")
     training.add_argument("--train-size", type=number(int, 1, 60_000), default=60_000, metavar="N",

@@ -17,22 +17,22 @@ The objective is that of bigan.py, equation 1 and section 3.2, with triples for 
     L_D  = -E[log D(x, E(x), c)] - E[log(1 - D(G(z, c), z, c))]
     L_EG = -E[log D(G(z, c), z, c)] - E[log(1 - D(x, E(x), c))]
 
-    paper                                         command                   file
+    paper                                     command                    file
     figure 4   samples, reconstructions       python cbigan.py           figure4-reconstructions.png
     figure 5   the codes of the test images   python cbigan.py           figure5-tsne.png
     section 5  nearest neighbors              python cbigan.py           results.json, scores.csv
-               a row a digit, a column a z    python cbigan.py           classes.png
+               digits down, z across          python cbigan.py           classes.png
     both figures, with both variants          python cbigan.py --paper   the same names
 
 Where this differs from the paper or the authors' code, and why
 - As in bigan.py: D is asked again after its step, weights are averaged, and decayed by 5e-5; the
   paper has 1e-5 (`--weight-decay 1e-5`).
-- From half of the training on the learning rate falls, as in Donahue et al., for the neighbors gain
+- From epoch 200 of 400 on the learning rate falls, as in Donahue et al., for the neighbors gain
   from it here (README.md); the paper's is constant (`--decay-from 0`).
 - The extended variant's first layers have initial weights from N(0, 1 / inputs): better codes and
   shorter distances, slightly worse samples (README.md); the paper's are from N(0, 0.02^2), like all
   others (`--dense-init paper`).
-- The paper trains the extended variant for 500 epochs (`--epochs 500`).
+- The paper trains the extended variant for 500 epochs (`--epochs 500 --decay-from 250`).
 - The number of outputs of the extended variant's layers is that of the published notebooks.
 
 Things to try: `--variant extended`, and compare nearest neighbors and pictures; give G the wrong
@@ -103,7 +103,8 @@ def dense(inputs: int, outputs: int, activation: nn.Module, init: str) -> nn.Seq
     """One more layer for each input of G and D, before they are concatenated; section 5.
 
     Its initial weights have a standard deviation of 1 / sqrt(inputs), which keeps the size of the
-    values (`init` "fan-in"), or of 0.02, which makes fewer inputs smaller ("paper").
+    values (`init` "fan-in"), or of 0.02, which makes them the smaller the fewer inputs there are
+    ("paper").
     """
     layer = nn.Linear(inputs, outputs)
     initialize(layer, 0.02 if init == "paper" else inputs ** -0.5)
@@ -128,7 +129,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """D: images (N, 784), codes (N, 50), labels (N, 10) -> logits (N, 1) of (x, E(x), c).
+    """D: images (N, 784), codes (N, 50), labels (N, 10) -> logits (N, 1) of being (x, E(x), c).
 
     It keeps no batch statistics: a step of E and G leaves no trace in D.
     """
@@ -306,7 +307,7 @@ def score(E: nn.Module, G: nn.Module, data: tuple) -> list[float]:
 
     Accuracy of the label of the training image with the nearest code E(x); the same with the
     encoder's last hidden layer instead of E(x); mean Euclidean distance |x - G(E(x), c)|; the
-    same from G(E(x), c) to another image, the next test image.
+    same from G(E(x), c) to another image, the one before it in the test set.
     """
     train_x, train_y, test_x, test_y = data
     result = []
@@ -357,7 +358,7 @@ def evaluate(args: argparse.Namespace, E: nn.Module, G: nn.Module, log: list, sc
     z = 2 * torch.rand(SAMPLES, LATENT, device=train_x.device) - 1
     asked = torch.arange(SAMPLES, device=z.device) % 10
     samples = apply(G, z, one_hot(asked, 10).float())
-    rows = torch.eye(10, device=z.device).repeat_interleave(10, 0)  # a row a digit, a column a z
+    rows = torch.eye(10, device=z.device).repeat_interleave(10, 0)  # digits down, z across
     save_grid(G(z[:10].repeat(10, 1), rows), args.out / "classes.png", columns=10)
     index, distance = nearest(samples, train_x)
     again_index, _ = nearest(apply(G, codes, one_hot(test_y, 10).float()), train_x)
@@ -399,6 +400,7 @@ def paper(args: argparse.Namespace) -> None:
     shared = ["--device", args.device, "--data", args.data]
     for name in KEPT[1:]:
         shared += ["--" + name.replace("_", "-"), str(getattr(args, name))]
+    data = mnist(args.data, torch.device("cpu"))
     pictures, layouts, rows = [], {}, []
     for variant in ("simple", "extended"):
         argv = ["--variant", variant, *shared]
@@ -412,7 +414,6 @@ def paper(args: argparse.Namespace) -> None:
 
         options = parse_args(["--variant", variant, *shared, "--resume", str(run)])
         saved = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
-        data = mnist(args.data, torch.device("cpu"))
         parts = build(options, torch.device("cpu"))
         E, G = parts["average_E"], parts["average_G"]
         E.load_state_dict(saved["average_E"])

@@ -80,18 +80,17 @@ def save_grid(images: Tensor, path: Path, columns: int = 8) -> None:
     save_image(images, path, nrow=columns, pad_value=0.5)
 
 
-def save_gif(pictures: list[Path], path: Path, most: int = 60, seconds: float = 8.0,
-             in_color: bool = False) -> None:
+def save_gif(pictures: list[Path], path: Path, most: int = 60, in_color: bool = False) -> None:
     """Write at most so many of the pictures, evenly spaced, as an animation that rests at the end.
 
-    `seconds` is the length of the animation, the last picture's two seconds not counted. Without
-    `in_color`, which takes the colors of each picture down to 16, it is grey.
+    A picture stays for half a second or less, eight seconds in all, the last for two more. Without
+    `in_color`, which takes the colors of each picture down to 16, it is gray.
     """
     if len(pictures) > most:
         pictures = [pictures[round(i * (len(pictures) - 1) / (most - 1))] for i in range(most)]
     frames = [Image.open(picture).convert("RGB").quantize(16) if in_color else
               Image.open(picture).convert("L") for picture in pictures]
-    pause = min(500, int(1000 * seconds / len(frames)))
+    pause = min(500, 8000 // len(frames))
     frames[0].save(path, save_all=True, append_images=frames[1:], loop=0,
                    duration=[pause] * (len(frames) - 1) + [2000])
 
@@ -100,7 +99,7 @@ def save_panels(panels: dict[str, Tensor], path: Path, across: int,
                 in_color: tuple[str, ...] = (), columns: int = 8) -> None:
     """Write titled grids of images (N, 784) side by side, `across` in a row.
 
-    Panels named `in_color` are shown through a color map with its scale, the others in grey.
+    Panels named `in_color` are shown through a color map with its scale, the others in gray.
     """
     rows = -(-len(panels) // across)
     figure = Figure(figsize=(3.6 * across, 4 * rows), layout="constrained")

@@ -96,7 +96,7 @@ def generator(n_z: int) -> nn.Sequential:
 
     Section 4. 6272 (n_z + 1) + 206,465 parameters, which is 331,905 for n_z = 7 + 12.
     """
-    return nn.Sequential(  # 7 -> 14 -> 28 pixels; without output_padding it were 13 and 25
+    return nn.Sequential(  # 7 -> 14 -> 28 pixels; without output_padding 13 and 25
         nn.Linear(n_z, 6272), nn.LeakyReLU(0.1), nn.Unflatten(1, (128, 7, 7)),
         nn.ConvTranspose2d(128, 64, 5, stride=2, padding=2, output_padding=1), nn.LeakyReLU(0.1),
         nn.ConvTranspose2d(64, 1, 5, stride=2, padding=2, output_padding=1), nn.Sigmoid(),
@@ -280,9 +280,10 @@ def generate(G: nn.Module, z: Tensor) -> Tensor:
 
 
 def sample(args: argparse.Namespace, G: nn.Module) -> Tensor:
-    """64 images (64, 784) from seeds that depend on args.seed alone: they grow over the epochs.
+    """64 images (64, 784) from seeds that depend on args.seed alone.
 
-    An epoch seeds its own numbers, so that sampling between epochs does not disturb the training.
+    So the same samples grow from picture to picture. An epoch seeds its own numbers, so that
+    sampling between epochs does not disturb the training.
     """
     torch.manual_seed(args.seed)
     return generate(G, draw_z(64, args.n_c, args.n_b, next(G.parameters()).device))
@@ -423,7 +424,7 @@ def finished(run: Path, epochs: int) -> dict | None:
     return results if results["epochs"] == epochs else None
 
 
-def figure_2(rows: list[dict], out: Path) -> None:
+def figure_2(out: Path, rows: list[dict]) -> None:
     """The smoothed estimates of the selection, or of all runs where none of it is there; seed 0."""
     names = {(row["n_c"], row["n_b"]): row["run"] for row in rows if row["seed"] == 0}
     curves = {}
@@ -444,7 +445,7 @@ def heat_map(rows: list[dict], dims: list[int], name: str) -> Tensor:
     return cells
 
 
-def figure_3(rows: list[dict], dims: list[int], out: Path) -> None:
+def figure_3(out: Path, rows: list[dict], dims: list[int]) -> None:
     """The heat map twice: with the number that the paper takes, and with G at rest."""
     size = 2 + 0.5 * len(dims)
     figure = Figure(figsize=(2 * size + 1, size), layout="constrained")
@@ -462,7 +463,7 @@ def figure_3(rows: list[dict], dims: list[int], out: Path) -> None:
     figure.savefig(out / "figure3-search.png", dpi=150)
 
 
-def save_table(rows: list[dict], out: Path) -> None:
+def save_table(out: Path, rows: list[dict]) -> None:
     """Write the results of the runs to results.csv, and print the most important ones."""
     names = dict.fromkeys(name for row in rows for name in row)  # in order, each once
     with open(out / "results.csv", "w", newline="") as file:
@@ -494,9 +495,9 @@ def paper(args: argparse.Namespace) -> None:
     while True:
         rows = [row for run in runs if (row := finished(run, args.epochs))]
         if rows:
-            figure_2(rows, args.out)
-            figure_3(rows, args.dims, args.out)
-            save_table(rows, args.out)
+            figure_2(args.out, rows)
+            figure_3(args.out, rows, args.dims)
+            save_table(args.out, rows)
         left = [run for run in runs if not finished(run, args.epochs)]
         if not left:
             return

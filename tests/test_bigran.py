@@ -135,13 +135,13 @@ def test_losses_against_their_formulas():
     assert eg_loss.item() == pytest.approx(-(numpy.log(D_fake) + numpy.log(1 - D_real)).mean())
 
 
-def test_weight_norm_against_a_hand_count():
+def test_l1_norm_against_a_hand_count():
     G = bigran.Decoder(3)
     for name, w in G.named_parameters():
         w.data.fill_(100.0 if "bias" in name else -0.5)
     # four gates of three units see 25 inputs and three units; 784 pixels see three units
-    assert bigran.weight_norm(G).item() == 0.5 * (4 * 3 * (25 + 3) + 784 * 3)
-    assert bigran.weight_norm(G, G) == 2 * bigran.weight_norm(G)
+    assert bigran.l1_norm(G).item() == 0.5 * (4 * 3 * (25 + 3) + 784 * 3)
+    assert bigran.l1_norm(G, G) == 2 * bigran.l1_norm(G)
 
 
 def test_pairs_are_real_images_with_their_codes_then_canvases_with_theirs():

@@ -271,7 +271,7 @@ def test_cells_of_the_heat_map(monkeypatch, tmp_path):
 
     figures = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
-    seed.figure_3(rows, dims, tmp_path)
+    seed.figure_3(tmp_path, rows, dims)
     for axes, sign in zip(figures[0].axes, (1, -1)):
         assert (axes.get_xlabel(), axes.get_ylabel()) == ("n_c", "n_b")
         labels = [[int(label.get_text()) for label in side]
