@@ -83,13 +83,15 @@ def save_grid(images: Tensor, path: Path, columns: int = 8) -> None:
 def save_gif(pictures: list[Path], path: Path, most: int = 60, in_color: bool = False) -> None:
     """Write at most so many of the pictures, evenly spaced, as an animation that rests at the end.
 
-    A picture stays for half a second or less, eight seconds in all, the last for two more. Without
-    `in_color`, which takes the colors of each picture down to 16, it is gray.
+    A picture stays for half a second or less, eight seconds in all, the last for two more. It is
+    gray, or, `in_color`, in 32 colors that are found in the first picture.
     """
     if len(pictures) > most:
         pictures = [pictures[round(i * (len(pictures) - 1) / (most - 1))] for i in range(most)]
-    frames = [Image.open(picture).convert("RGB").quantize(16) if in_color else
-              Image.open(picture).convert("L") for picture in pictures]
+    frames = [Image.open(picture).convert("RGB" if in_color else "L") for picture in pictures]
+    if in_color:
+        palette = frames[0].quantize(32)
+        frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     pause = min(500, 8000 // len(frames))
     frames[0].save(path, save_all=True, append_images=frames[1:], loop=0,
                    duration=[pause] * (len(frames) - 1) + [2000])

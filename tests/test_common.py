@@ -111,6 +111,21 @@ def test_gif_runs_from_the_first_picture_to_the_last(tmp_path, pictures, frames)
     assert shades == sorted(shades) and (shades[0], shades[-1]) == (0, pictures - 1)
 
 
+def test_gif_in_color_keeps_points_on_a_surface(tmp_path):
+    orange, paths = numpy.array([255, 127, 14]), [tmp_path / f"{i}.png" for i in range(3)]
+    surface = numpy.linspace([68, 1, 84], [253, 231, 37], 20).repeat(500, 0).reshape(100, 100, 3)
+    for i, path in enumerate(paths):
+        surface[20 * i : 20 * i + 10, 45:55] = orange  # a hundredth of the picture
+        Image.fromarray(surface.astype("uint8")).save(path)
+    common.save_gif(paths, tmp_path / "all.gif", in_color=True)
+    gif = Image.open(tmp_path / "all.gif")
+    for frame in range(3):
+        gif.seek(frame)
+        shown = numpy.asarray(gif.convert("RGB")).astype(float)
+        assert (abs(shown[20 * frame + 5, 50] - orange) < 20).all()
+        assert abs(shown - numpy.asarray(Image.open(paths[frame]))).mean() < 8
+
+
 def test_panels_and_curves_show_what_they_are_given(tmp_path, data, monkeypatch):
     figures = []
     figure = common.Figure
