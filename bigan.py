@@ -33,7 +33,7 @@ Where this differs from the paper or the authors' code, and why
   before either step, D won at once, and E never came to invert G.
 - Pictures and numbers are made with averages of E's and G's weights over the last steps, which
   reconstruct images far better than the weights of the last step do (`--average 0`, as in the
-  paper); nearest neighbors gain at first, and lose later (README.md).
+  paper), though after 30 epochs those had the better nearest neighbors (README.md).
 - The learning rate is the paper's, 2e-4; its notebooks use 2e-5 (`--lr 2e-5`). Donahue et al. let
   it fall in the second half (`--decay-from 200`): averages then reconstruct worse (README.md).
 - Weight decay is 5e-5: neighbors and reconstructions gain (README.md). The paper has 1e-5

@@ -33,7 +33,7 @@ Where this differs from the paper or the authors' code, and why
 - Batch normalization. The paper normalizes in G (for gan in D, too), and its code does so on every
   layer of G, the output too: `--norm batch`. But that code never switches it to training mode, so
   that it only scales and shifts: the published figures come from networks without it, and so does
-  our default. Normalized, G comes to the same result, but late: until its last layer has learned
+  our default. Normalized, G comes to the same estimate, but late: until its last layer has learned
   to undo the normalization of each pixel, some samples come out inverted (README.md).
 - Equation 5 is printed without lambda and with the gradient of |x^| instead of |gradient of D|.
   We take both from Gulrajani et al. 2017, arXiv 1704.00028, which the paper cites: lambda = 10.
