@@ -453,31 +453,31 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                        help="images that D reads one after another")
     model.add_argument("--hidden", type=number(int, 1, 10_000), default=128, metavar="N",
                        help="units of every hidden layer")
-    model.add_argument("--d-steps", type=number(int, 1, 1000), default=1, metavar="N",
-                       help="steps of D before each step of E and G")
-    model.add_argument("--lr-d", type=number(float, 1e-9, 10), default=4e-4, metavar="X",
-                       help="learning rate of D")
-    model.add_argument("--lr-eg", type=number(float, 1e-9, 10), default=2e-3, metavar="X",
-                       help="learning rate of E and G")
-    model.add_argument("--decay-d", type=number(float, 0, 1), default=0.0, metavar="X",
-                       help="D's rate is divided by 1 + X times the number of its steps")
-    model.add_argument("--decay-eg", type=number(float, 0, 1), default=0.0, metavar="X",
-                       help="the same for E and G")
-    model.add_argument("--beta1", type=number(float, 0, 0.9999), default=0.5, metavar="X",
-                       help="of Adam, in both")
     model.add_argument("--dropout", type=number(float, 0, 0.99), default=0.3, metavar="X",
                        help="share of hidden values that D leaves out")
-    model.add_argument("--l1", type=number(float, 0, 1), default=1e-6, metavar="X",
-                       help="weight of the absolute values of the weights in both losses")
-    model.add_argument("--average", type=number(float, 0, 1), default=0.9999, metavar="X",
-                       help="decay, per step, of the average of E's and G's weights that makes "
-                            "pictures and numbers; 0: the weights as they are")
     training = parser.add_argument_group("training")
     training.add_argument("--epochs", type=number(int, 1, 10**6), default=300, metavar="N",
                           help="an epoch is as many steps of E and G as the training images "
                                "make minibatches")
     training.add_argument("--batch-size", type=number(int, 1, 60_000), default=64, metavar="N",
                           help="images in a minibatch, a multiple of the set size")
+    training.add_argument("--d-steps", type=number(int, 1, 1000), default=1, metavar="N",
+                          help="steps of D before each step of E and G")
+    training.add_argument("--lr-d", type=number(float, 1e-9, 10), default=4e-4, metavar="X",
+                          help="learning rate of D")
+    training.add_argument("--lr-eg", type=number(float, 1e-9, 10), default=2e-3, metavar="X",
+                          help="learning rate of E and G")
+    training.add_argument("--decay-d", type=number(float, 0, 1), default=0.0, metavar="X",
+                          help="D's rate is divided by 1 + X times the number of its steps")
+    training.add_argument("--decay-eg", type=number(float, 0, 1), default=0.0, metavar="X",
+                          help="the same for E and G")
+    training.add_argument("--beta1", type=number(float, 0, 0.9999), default=0.5, metavar="X",
+                          help="of Adam, in both")
+    training.add_argument("--l1", type=number(float, 0, 1), default=1e-6, metavar="X",
+                          help="weight of the absolute values of the weights in both losses")
+    training.add_argument("--average", type=number(float, 0, 1), default=0.9999, metavar="X",
+                          help="decay, per step, of the average of E's and G's weights that makes "
+                               "pictures and numbers; 0: the weights as they are")
     training.add_argument("--train-size", type=number(int, 1, 60_000), default=60_000, metavar="N",
                           help="train on the first N training images")
     training.add_argument("--seed", type=number(int, 0, 10**9), default=0, metavar="N",

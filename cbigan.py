@@ -479,22 +479,22 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                        help="extended: a layer more for each input of G and D")
     model.add_argument("--dense-init", choices=("fan-in", "paper"), default="fan-in",
                        help="initial weights of that layer: N(0, 1 / inputs) or N(0, 0.02^2)")
-    model.add_argument("--lr", type=number(float, 1e-9, 10), default=2e-4, metavar="X",
-                       help="learning rate")
-    model.add_argument("--decay-from", type=number(int, 0, 10**6), default=200, metavar="N",
-                       help="from epoch N on the learning rate falls, to a hundredth at 2 N; "
-                            "0: never")
-    model.add_argument("--weight-decay", type=number(float, 0, 1), default=5e-5, metavar="X",
-                       help="weight of half the squared weights in both losses")
-    model.add_argument("--average", type=number(float, 0, 1), default=0.999, metavar="X",
-                       help="decay, per step, of the average of E's and G's weights that makes "
-                            "pictures and numbers; 0: the weights as they are")
     training = parser.add_argument_group("training")
     training.add_argument("--epochs", type=number(int, 1, 10**6), default=400, metavar="N",
                           help="an epoch is one pass over the training images; the paper trains "
                                "the extended variant for 500")
     training.add_argument("--batch-size", type=number(int, 2, 60_000), default=128, metavar="N",
                           help="images in a minibatch")
+    training.add_argument("--lr", type=number(float, 1e-9, 10), default=2e-4, metavar="X",
+                          help="learning rate")
+    training.add_argument("--decay-from", type=number(int, 0, 10**6), default=200, metavar="N",
+                          help="from epoch N on the learning rate falls, to a hundredth at 2 N; "
+                               "0: never")
+    training.add_argument("--weight-decay", type=number(float, 0, 1), default=5e-5, metavar="X",
+                          help="weight of half the squared weights in both losses")
+    training.add_argument("--average", type=number(float, 0, 1), default=0.999, metavar="X",
+                          help="decay, per step, of the average of E's and G's weights that makes "
+                               "pictures and numbers; 0: the weights as they are")
     training.add_argument("--train-size", type=number(int, 2, 60_000), default=60_000, metavar="N",
                           help="train on the first N training images")
     training.add_argument("--seed", type=number(int, 0, 10**9), default=0, metavar="N",
