@@ -30,8 +30,8 @@ Where this differs from the paper or the authors' code, and why
 - From epoch 200 of 400 on the learning rate falls, as in Donahue et al., for the neighbors gain
   from it here (README.md); the paper's is constant (`--decay-from 0`).
 - The extended variant's first layers have initial weights from N(0, 1 / inputs): better codes and
-  shorter distances (README.md); the paper's are from N(0, 0.02^2), like all
-  others (`--dense-init paper`).
+  shorter distances (README.md); the paper's are from N(0, 0.02^2), like all others
+  (`--dense-init paper`).
 - The paper trains the extended variant for 500 epochs (`--epochs 500 --decay-from 250`).
 - The number of outputs of the extended variant's layers is that of the published notebooks.
 
