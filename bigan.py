@@ -36,8 +36,8 @@ Where this differs from the paper or the authors' code, and why
   paper), though after 30 epochs those had the better nearest neighbors (README.md).
 - The learning rate is the paper's, 2e-4; its notebooks use 2e-5 (`--lr 2e-5`). Donahue et al. let
   it fall in the second half (`--decay-from 200`): averages then reconstruct worse (README.md).
-- Weight decay is 5e-5: neighbors and reconstructions gain (README.md). The paper has 1e-5
-  (`--weight-decay 1e-5`), Donahue et al. 2.5e-5; they normalize both hidden layers of G, too.
+- Weight decay is 5e-5, chosen with one seed; three show no gain over the paper's 1e-5 (README.md;
+  `--weight-decay 1e-5`). Donahue et al. have 2.5e-5; they normalize both hidden layers of G, too.
 - The losses are means over a minibatch; the paper prints sums, beside which weight decay is less.
 - D works on logits: the log of a sigmoid underflows.
 - Nearest neighbors are also looked for in the encoder's last hidden layer, as in Donahue et al.
