@@ -314,6 +314,8 @@ def test_results_are_right(run, data):
         canvas = G(E(test_x))
         torch.manual_seed(0)
         samples = G(torch.randn(100, 3, 25))[:, 2]
+    for name in "EGD":
+        assert results[f"parameters_{name}"] == sum(w.numel() for w in saved[name].values())
     assert len(results["class_kept"]) == 3
     other = torch.stack([test_x[i - 1] for i in range(100)])
     for t in range(3):
