@@ -1,16 +1,31 @@
-"""What every script needs and no paper is about: MNIST as tensors, minibatches, plots.
+"""What every script needs and no paper is about: MNIST as tensors, plots, and the program around.
 
 Images are rows of 784 floats in [0, 1] (28 x 28, row by row, 0 is black) wherever they go.
 """
 
-from collections.abc import Iterator
+import argparse
+import csv
+import io
+import json
+import math
+import multiprocessing
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from contextlib import redirect_stdout
+from dataclasses import asdict, field, fields
+from datetime import datetime
+from functools import partial, partialmethod
+from multiprocessing import SimpleQueue
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torchvision.datasets import MNIST
 from torchvision.utils import make_grid, save_image
@@ -72,6 +87,33 @@ def nearest(queries: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
         index.append(torch.addmm(norms, chunk, references.T, alpha=-2).argmin(1))
     index = torch.cat(index)
     return index, (queries - references[index]).norm(dim=1)
+
+
+def kl_divergence(p: Tensor, q: Tensor) -> float:
+    """KL(p || q) in nats of two discrete distributions of the same shape; 0 log 0 is 0."""
+    p, q = p[p > 0], q[p > 0]
+    return (p * (p / q).log()).sum().item()
+
+
+def label_statistics(images: Tensor, train_x: Tensor, train_y: Tensor, test_x: Tensor,
+                     test_y: Tensor) -> dict:
+    """What the nearest training images tell about images (N, 784).
+
+    Their class distribution, how many digits have at least 2% of them, KL(class distribution ||
+    that of the training set), and the median distance; the same distance of the test images, and
+    the share of these whose nearest training image has their label.
+    """
+    index, distance = nearest(images, train_x)
+    test_index, test_distance = nearest(test_x, train_x)
+    shares = torch.bincount(train_y[index], minlength=10) / len(images)
+    return {
+        "class_distribution": shares.tolist(),
+        "digits": (shares >= 0.02).sum().item(),
+        "kl": kl_divergence(shares, torch.bincount(train_y, minlength=10) / len(train_y)),
+        "median_distance": distance.median().item(),
+        "median_distance_of_test_images": test_distance.median().item(),
+        "label_accuracy_on_test_images": (train_y[test_index] == test_y).float().mean().item(),
+    }
 
 
 def save_grid(images: Tensor, path: Path, columns: int = 8) -> None:
@@ -142,3 +184,356 @@ def save_scatter(panels: dict[str, Tensor], labels: Tensor, path: Path) -> None:
         axes.set(title=title, xticks=[], yticks=[])
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", markerscale=6)
     figure.savefig(path, dpi=120)
+
+
+# ---- programs -----------------------------------------------------------------------------------
+# What every script does around its paper: options, files that are whole, runs side by side.
+
+FREE = ("epochs", "device", "data")  # options in which a continued run may differ
+
+
+def option(default: str | int | float, accepted: tuple, meaning: str):
+    """A field of a script's Options: a dataclass, from which its command line is made.
+
+    `accepted` holds the accepted words, or the lowest and the highest number; () is any text.
+    """
+    return field(default=default, metadata={"accepted": accepted, "meaning": meaning})
+
+
+def flag(name: str) -> str:
+    """The option as it stands on the command line."""
+    return "--" + name.replace("_", "-")
+
+
+def check_options(options) -> None:
+    """Raise ValueError, naming the option and what is accepted, where a value is not accepted."""
+    for item in fields(options):
+        value, accepted = getattr(options, item.name), item.metadata["accepted"]
+        if isinstance(item.default, str):
+            good, wanted = not accepted or value in accepted, f"one of {', '.join(accepted)}"
+        else:
+            whole, (low, high) = isinstance(item.default, int), accepted
+            good = isinstance(value, int if whole else (int, float)) and low <= value <= high
+            wanted = f"a {'whole number' if whole else 'number'} from {low} to {high}"
+        if not good:
+            raise ValueError(f"{flag(item.name)}: {value!r} is not {wanted}")
+    if getattr(options, "batch_size", 0) > getattr(options, "train_size", math.inf):
+        raise ValueError(f"--batch-size: {options.batch_size} is more than --train-size "
+                         f"{options.train_size}")
+    if (options.device == "cuda" and not torch.cuda.is_available()
+            or options.device == "mps" and not torch.backends.mps.is_available()):
+        raise ValueError(f"--device: there is no {options.device} here; accepted: auto, cpu")
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; "auto" is cuda where there is one, else cpu."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def script_of(options) -> Path:
+    """The file that the class or instance of Options is from."""
+    module = options.__module__
+    return Path(sys.modules[module].__file__)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, whether the disk is full or the program is stopped."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+        if not any(path.parent.iterdir()):
+            path.parent.rmdir()
+
+
+def save_checkpoint(options, out: Path, state: dict, epoch: int, log: list, seconds: float,
+                    **more) -> None:
+    """Write checkpoint.pt: networks and optimizers (`state`, by name), numbers, and options.
+
+    Raises FloatingPointError where a weight is not finite; the last checkpoint stays as it is.
+    """
+    for name, part in state.items():
+        if isinstance(part, nn.Module) and not all(w.isfinite().all() for w in part.parameters()):
+            raise FloatingPointError(f"a weight of {name} is not finite after epoch {epoch}; {out} "
+                                     f"holds epoch {epoch - 1}")
+    content = {name: part.state_dict() for name, part in state.items()} | more
+    content |= {"epoch": epoch, "log": log, "seconds": seconds, "options": asdict(options),
+                "script": script_of(options).name}
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_whole(out / "checkpoint.pt", buffer.getvalue())
+
+
+def read_checkpoint(Options: type, out: Path, device: torch.device | str = "cpu") -> dict:
+    """The content of checkpoint.pt. Raises OSError where it is not a whole one of this script."""
+    try:
+        saved = torch.load(out / "checkpoint.pt", map_location=device, weights_only=True)
+    except Exception:  # what a damaged file raises depends on the damage
+        saved = {}
+    script, names = script_of(Options).name, {item.name for item in fields(Options)}
+    if saved.get("script") != script or saved["options"].keys() != names:
+        by = f"; {saved['script']} made it" if saved.get("script", script) != script else ""
+        raise OSError(f"{out} holds no whole run of {script}{by}")
+    return saved
+
+
+def begin(options, out: Path, state: dict, device: torch.device, **more) -> list:
+    """Write a first checkpoint.pt, or put the one that is there into `state`, and say so.
+
+    Returns epochs done, log, seconds of training, and the values of `more`: 0, [], 0.0 and those
+    given, or what is in checkpoint.pt. Raises OSError where that is not a whole one, has other
+    options, or more epochs.
+    """
+    numbers = {"epoch": 0, "log": [], "seconds": 0.0} | more
+    if (out / "checkpoint.pt").exists():
+        saved = read_checkpoint(type(options), out, device)
+        require_same(options, saved["options"], out)
+        if saved["epoch"] > options.epochs:
+            raise FileExistsError(f"--epochs: the run in {out} has {saved['epoch']} already")
+        for name, part in state.items():
+            part.load_state_dict(saved[name])
+        numbers = {name: saved[name] for name in numbers}
+    else:
+        save_checkpoint(options, out, state, **numbers)
+    (out / "samples").mkdir(exist_ok=True)
+    print(f"{out} on {device} ({torch.get_num_threads()} CPU threads), {numbers['epoch']} of "
+          f"{options.epochs} epochs done")
+    return list(numbers.values())
+
+
+def require_same(options, stored: dict, out: Path) -> None:
+    """Raise FileExistsError where an option that a run keeps is not the one in its folder."""
+    for name, value in asdict(options).items():
+        if name not in FREE and stored[name] != value:
+            raise FileExistsError(f"{flag(name)}: the run in {out} has {stored[name]}, which it "
+                                  "keeps")
+
+
+def finished(options, out: Path) -> dict | None:
+    """The results of the run in `out`, where it has finished with so many epochs, else None.
+
+    Raises FileExistsError where it has other options.
+    """
+    try:
+        results = json.loads((out / "results.json").read_text())
+        stored = {name: results[name] for name in asdict(options)}
+    except (OSError, ValueError, LookupError, TypeError):  # none, or not whole
+        return None
+    require_same(options, stored, out)
+    return results if results["epochs"] == options.epochs else None
+
+
+def parameter_counts(state: dict) -> dict:
+    """How many parameters each network of `state` has, as parameters_NAME."""
+    return {f"parameters_{name}": sum(w.numel() for w in part.parameters())
+            for name, part in state.items() if isinstance(part, nn.Module)}
+
+
+def save_results(options, out: Path, numbers: dict, device: torch.device, seconds: float) -> dict:
+    """Write results.json: the numbers, the options, and what they were made with; return all.
+
+    What is not a number, as 0 / 0, is null there.
+    """
+    def defined(value):
+        if isinstance(value, list):
+            return [defined(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    made_with = {"device": str(device), "threads": torch.get_num_threads(),
+                 "torch": torch.__version__, "training_seconds": round(seconds, 1)}
+    results = numbers | asdict(options) | made_with
+    results = {name: defined(value) for name, value in results.items()}
+    write_whole(out / "results.json", json.dumps(results, indent=2, allow_nan=False).encode())
+    return results
+
+
+def save_csv(names: Iterable[str], rows: Iterable[Iterable], path: Path) -> None:
+    """Write rows under the names of their columns."""
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([names, *rows])
+
+
+def save_table(rows: list[dict], path: Path, shown: tuple[str, ...]) -> None:
+    """Write the results of several runs as CSV, and print the columns `shown`."""
+    names = list(dict.fromkeys(name for row in rows for name in row))  # in order, each once
+    save_csv(names, ([row.get(name) for name in names] for row in rows), path)
+    width = max(len(row["run"]) for row in rows)
+    print("\nrun".ljust(width + 1), *(f"{name:>{max(9, len(name))}}" for name in shown))
+    for row in rows:
+        print(row["run"].ljust(width), *(f"{row[name]:>{max(9, len(name))}.4g}" for name in shown))
+
+
+def mean_losses(losses: Iterator[Tensor], steps: range, bar: tqdm,
+                units: Callable[[int], int] = lambda step: 1) -> Iterator[list[float]]:
+    """Read the losses of an epoch's steps, some fifty at a time: until then they stay where they
+    are, and an accelerator need not wait.
+
+    Yields [number of the last step, from 1, means of the losses]. Step i counts units(i) on the
+    bar. Raises FloatingPointError where a loss is not finite.
+    """
+    rows = []
+    for step, row in zip(steps, losses):
+        rows.append(row)
+        bar.update(units(step))
+        if len(rows) == 50 or step == steps[-1]:
+            means = torch.stack(rows).mean(0).tolist()
+            if not all(map(math.isfinite, means)):
+                epoch = steps.start // len(steps)
+                raise FloatingPointError(f"a loss is not finite in steps {step + 2 - len(rows)} to "
+                                         f"{step + 1} (epoch {epoch + 1}); {bar.desc} holds epoch "
+                                         f"{epoch}")
+            yield [step + 1, *means]
+            rows = []
+
+
+def begin_process(slots: SimpleQueue, lock) -> None:
+    """One of the processes of train_all: one thread, a line of its own for its bars."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends the others
+    torch.set_num_threads(1)
+    sys.stdout = open(os.devnull, "w")
+    tqdm.set_lock(lock)
+    tqdm.__init__ = partialmethod(tqdm.__init__, position=slots.get(), leave=False)
+
+
+def train_all(train: Callable, runs: dict[Path, object], jobs: int) -> Iterator[dict]:
+    """Train runs, options by folder, `jobs` at a time; yield their results as rows of a table.
+
+    With one job they train in this process, else in processes of one thread each, and rows come as
+    the runs end. An error in one is printed with its name and leaves the others alone; at the end
+    it raises ChildProcessError.
+    """
+    pool, failed = None, []
+    try:
+        if jobs == 1:
+            ended = ((out, partial(train, options, out)) for out, options in runs.items())
+        else:
+            context = multiprocessing.get_context("spawn")
+            slots = context.SimpleQueue()
+            for slot in range(jobs):
+                slots.put(slot + 1)
+            pool = ProcessPoolExecutor(jobs, context, begin_process, (slots, tqdm.get_lock()))
+            futures = {pool.submit(train, options, out): out for out, options in runs.items()}
+            ended = ((futures[future], future.result) for future in as_completed(futures))
+        for out, result in tqdm(ended, "all runs", len(runs), unit=" runs", disable=jobs == 1):
+            try:
+                yield {"run": out.name} | result()
+            except (OSError, FloatingPointError, BrokenExecutor) as error:
+                tqdm.write(f"{out.name}: error: {error}", sys.stderr)
+                failed.append(out.name)
+    finally:
+        if pool:
+            for process in multiprocessing.active_children():
+                process.terminate()
+            pool.shutdown(cancel_futures=True)
+    if failed:
+        raise ChildProcessError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
+
+
+def parse_args(Options: type, configuration: Callable, argv: list[str] | None,
+               varied: tuple[str, ...] | None) -> argparse.Namespace:
+    """The command line: options, out, paper, jobs. A bad one ends with status 2 and one line.
+
+    `varied` are the options whose values --paper goes through; None where there is no --paper.
+    """
+    script = script_of(Options)
+    folder, command = Path("runs") / script.stem, shlex.join(["python", os.path.relpath(script)])
+    title, *lines = sys.modules[Options.__module__].__doc__.splitlines()
+    examples = [line for line in lines if f"python {script.name}" in line]  # figure, command, file
+    parser = argparse.ArgumentParser(
+        prog=script.name, description=title, epilog="\n".join(["examples:", *examples]),
+        allow_abbrev=False, argument_default=argparse.SUPPRESS,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def convert(kind: type, text: str) -> str | int | float:
+        try:
+            return kind(text)
+        except ValueError:
+            return text  # refused by the table of options, which says what is accepted
+
+    for item in fields(Options):
+        words = isinstance(item.default, str) and item.metadata["accepted"]
+        parser.add_argument(
+            flag(item.name), type=partial(convert, type(item.default)),
+            metavar="|".join(words) if words else {str: "DIR", int: "N", float: "X"}[
+                type(item.default)],
+            help=f"{item.metadata['meaning']} (default: {item.default})")
+    parser.add_argument("--out", type=Path, metavar="DIR",
+                        help=f"folder to make (default: {folder}/DATE-TIME-CONFIGURATION)")
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in DIR with "
+                        "its options; only --epochs, --device and --data may differ")
+    if varied is not None:
+        parser.add_argument("--paper", action="store_true", help="all trainings of the paper, then "
+                            "its figures and tables; continues what was stopped")
+        parser.add_argument("--jobs", type=int, metavar="N", help="trainings at a time with "
+                            "--paper (default: the number of cores, 1 on a GPU)")
+    given = vars(parser.parse_args(argv))
+    out, resume, paper, jobs = (given.pop(name, None)
+                                for name in ("out", "resume", "paper", "jobs"))
+    try:
+        if resume and (paper or out):
+            raise ValueError("--resume: not allowed with --paper or --out")
+        if jobs is not None and (not paper or jobs < 1):
+            raise ValueError("--jobs: goes with --paper, and is a whole number from 1 on")
+        saved = read_checkpoint(Options, resume) if resume else {"options": {}, "epoch": 0}
+        options = Options(**saved["options"] | given)
+        if resume:
+            require_same(options, saved["options"], resume)
+            if saved["epoch"] > options.epochs:
+                raise ValueError(f"--epochs: the run in {resume} has {saved['epoch']} already")
+        elif paper:
+            for name in varied:
+                if name in given:
+                    raise ValueError(f"{flag(name)}: --paper goes through its values itself")
+        elif out and out.exists():
+            raise ValueError(f"--out: {out} exists; name a new folder, or continue the run in it "
+                             f"with {command} --resume {shlex.quote(str(out))}")
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    time = datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]  # two in a second are two runs
+    name = "paper" if paper else f"{time}-{configuration(options)}"
+    if jobs is None:
+        jobs = 1 if pick_device(options.device).type != "cpu" else os.cpu_count()
+    return argparse.Namespace(options=options, out=resume or out or folder / name, paper=paper,
+                              jobs=jobs, command=command)
+
+
+def run_program(Options: type, train: Callable, configuration: Callable,
+                argv: list[str] | None = None, paper: Callable | None = None,
+                varied: tuple[str, ...] = ()) -> None:
+    """A script's main: status 0, 1 (data, disk or losses), 2 (options), 130 (Ctrl-C).
+
+    train(options, out) -> results of one run; paper(options, out, jobs) all of them.
+    """
+    args = None
+    try:
+        args = parse_args(Options, configuration, argv, varied if paper else None)
+        if args.paper:
+            paper(args.options, args.out, args.jobs)
+        else:
+            show(train(args.options, args.out))
+        print(f"Pictures and numbers: {args.out}")
+    except KeyboardInterrupt:
+        hint = "Interrupted; there was nothing to keep yet."
+        if args and args.paper:
+            again = shlex.join(sys.argv[1:] if argv is None else argv)
+            hint = f"Interrupted. Whole epochs are kept. To continue: {args.command} {again}"
+        elif args and (args.out / "checkpoint.pt").exists():
+            again = shlex.join(["--resume", str(args.out)])
+            hint = f"Interrupted. Whole epochs are kept. To continue: {args.command} {again}"
+        print(f"\n{hint}", file=sys.stderr)
+        sys.exit(130)
+    except (OSError, FloatingPointError) as error:
+        sys.exit(f"{script_of(Options).name}: error: {error}")
+
+
+def show(results: dict) -> None:
+    """Print results, a line each."""
+    for name, value in results.items():
+        if isinstance(value, list):
+            value = " ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in value)
+        print(f"{name:32}{value:.4g}" if isinstance(value, float) else f"{name:32}{value}")
