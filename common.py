@@ -293,8 +293,7 @@ def begin(options, out: Path, state: dict, device: torch.device, **more) -> list
     if (out / "checkpoint.pt").exists():
         saved = read_checkpoint(type(options), out, device)
         require_same(options, saved["options"], out)
-        if saved["epoch"] > options.epochs:
-            raise FileExistsError(f"--epochs: the run in {out} has {saved['epoch']} already")
+        require_epochs(options, saved["epoch"], out)
         for name, part in state.items():
             part.load_state_dict(saved[name])
         numbers = {name: saved[name] for name in numbers}
@@ -314,6 +313,12 @@ def require_same(options, stored: dict, out: Path) -> None:
                                   "keeps")
 
 
+def require_epochs(options, done: int, out: Path) -> None:
+    """Raise FileExistsError where more epochs are done than the options have."""
+    if done > options.epochs:
+        raise FileExistsError(f"--epochs: the run in {out} has {done} already")
+
+
 def finished(options, out: Path) -> dict | None:
     """The results of the run in `out`, where it has finished with so many epochs, else None.
 
@@ -325,7 +330,7 @@ def finished(options, out: Path) -> dict | None:
     except (OSError, ValueError, LookupError, TypeError):  # none, or not whole
         return None
     require_same(options, stored, out)
-    return results if results["epochs"] == options.epochs else None
+    return results if stored.get("epochs") == getattr(options, "epochs", None) else None
 
 
 def parameter_counts(state: dict) -> dict:
@@ -434,14 +439,16 @@ def train_all(train: Callable, runs: dict[Path, object], jobs: int) -> Iterator[
         raise ChildProcessError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
 
 
-def parse_args(Options: type, configuration: Callable, argv: list[str] | None,
-               varied: tuple[str, ...] | None) -> argparse.Namespace:
-    """The command line: options, out, paper, jobs. A bad one ends with status 2 and one line.
+def parse_args(Options: type, configuration: Callable, argv: list[str] | None, resume: bool,
+               varied: tuple[str, ...] | None, paper_arguments: dict,
+               paper_check: Callable | None) -> argparse.Namespace:
+    """The command line: options, out, paper, jobs, command, and the arguments of paper by name.
 
-    `varied` are the options whose values --paper goes through; None where there is no --paper.
+    A bad one ends the program with status 2 and one line. `varied` are the options whose values
+    --paper goes through; None where there is no --paper.
     """
     script = script_of(Options)
-    folder, command = Path("runs") / script.stem, shlex.join(["python", os.path.relpath(script)])
+    command = shlex.join(["python", os.path.relpath(script)])
     title, *lines = sys.modules[Options.__module__].__doc__.splitlines()
     examples = [line for line in lines if f"python {script.name}" in line]  # figure, command, file
     parser = argparse.ArgumentParser(
@@ -456,75 +463,81 @@ def parse_args(Options: type, configuration: Callable, argv: list[str] | None,
             return text  # refused by the table of options, which says what is accepted
 
     for item in fields(Options):
-        words = isinstance(item.default, str) and item.metadata["accepted"]
-        parser.add_argument(
-            flag(item.name), type=partial(convert, type(item.default)),
-            metavar="|".join(words) if words else {str: "DIR", int: "N", float: "X"}[
-                type(item.default)],
-            help=f"{item.metadata['meaning']} (default: {item.default})")
-    parser.add_argument("--out", type=Path, metavar="DIR",
-                        help=f"folder to make (default: {folder}/DATE-TIME-CONFIGURATION)")
-    parser.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in DIR with "
-                        "its options; only --epochs, --device and --data may differ")
+        kind, accepted = type(item.default), item.metadata["accepted"]
+        metavar = {int: "N", float: "X", str: "|".join(accepted) if kind is str else ""}[kind]
+        parser.add_argument(flag(item.name), type=partial(convert, kind), metavar=metavar or "DIR",
+                            help=f"{item.metadata['meaning']} (default: {item.default})")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder to make (default: runs/"
+                        f"{script.stem}/DATE-TIME-CONFIGURATION)")
+    if resume:
+        parser.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in DIR "
+                            f"with its options; only {', '.join(map(flag, FREE))} may differ")
     if varied is not None:
         parser.add_argument("--paper", action="store_true", help="all trainings of the paper, then "
                             "its figures and tables; continues what was stopped")
         parser.add_argument("--jobs", type=int, metavar="N", help="trainings at a time with "
                             "--paper (default: the number of cores, 1 on a GPU)")
+    for name, settings in paper_arguments.items():
+        parser.add_argument(flag(name), **settings)
+
     given = vars(parser.parse_args(argv))
-    out, resume, paper, jobs = (given.pop(name, None)
-                                for name in ("out", "resume", "paper", "jobs"))
+    out, old, paper, jobs = (given.pop(name, None) for name in ("out", "resume", "paper", "jobs"))
+    more = {name: given.pop(name) for name in paper_arguments if name in given}
     try:
-        if resume and (paper or out):
+        if old and (paper or out):
             raise ValueError("--resume: not allowed with --paper or --out")
         if jobs is not None and (not paper or jobs < 1):
             raise ValueError("--jobs: goes with --paper, and is a whole number from 1 on")
-        saved = read_checkpoint(Options, resume) if resume else {"options": {}, "epoch": 0}
+        for name, value in more.items():
+            if not paper and value != paper_arguments[name].get("default"):
+                raise ValueError(f"{flag(name)}: goes with --paper")
+        if paper_check and paper:
+            paper_check(**more)
+        saved = read_checkpoint(Options, old) if old else {"options": {}}
         options = Options(**saved["options"] | given)
-        if resume:
-            require_same(options, saved["options"], resume)
-            if saved["epoch"] > options.epochs:
-                raise ValueError(f"--epochs: the run in {resume} has {saved['epoch']} already")
-        elif paper:
-            for name in varied:
-                if name in given:
-                    raise ValueError(f"{flag(name)}: --paper goes through its values itself")
-        elif out and out.exists():
-            raise ValueError(f"--out: {out} exists; name a new folder, or continue the run in it "
-                             f"with {command} --resume {shlex.quote(str(out))}")
+        if old:
+            require_same(options, saved["options"], old)
+            require_epochs(options, saved["epoch"], old)
+        for name in varied if paper else ():
+            if name in given:
+                raise ValueError(f"{flag(name)}: --paper goes through its values itself")
+        if out and out.exists() and not paper:
+            hint = f", or continue the run in it with {command} --resume {shlex.quote(str(out))}"
+            raise ValueError(f"--out: {out} exists; name a new folder{hint if resume else ''}")
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    time = datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]  # two in a second are two runs
-    name = "paper" if paper else f"{time}-{configuration(options)}"
-    if jobs is None:
-        jobs = 1 if pick_device(options.device).type != "cpu" else os.cpu_count()
-    return argparse.Namespace(options=options, out=resume or out or folder / name, paper=paper,
-                              jobs=jobs, command=command)
+    moment = datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]  # two in a second are two runs
+    name = "paper" if paper else f"{moment}-{configuration(options)}"
+    cores = os.cpu_count() if pick_device(options.device).type == "cpu" else 1
+    return argparse.Namespace(options=options, out=old or out or Path("runs", script.stem, name),
+                              paper=paper, jobs=jobs or cores, command=command, more=more)
 
 
 def run_program(Options: type, train: Callable, configuration: Callable,
                 argv: list[str] | None = None, paper: Callable | None = None,
-                varied: tuple[str, ...] = ()) -> None:
+                varied: tuple[str, ...] = (), resume: bool = True,
+                paper_arguments: dict | None = None, paper_check: Callable | None = None) -> None:
     """A script's main: status 0, 1 (data, disk or losses), 2 (options), 130 (Ctrl-C).
 
-    train(options, out) -> results of one run; paper(options, out, jobs) all of them.
+    train(options, out) gives the results of one run; paper(options, out, jobs, ...) makes all of
+    them. `paper_arguments` are its further arguments, as for argparse, by name; paper_check(...)
+    raises ValueError where one is not accepted.
     """
     args = None
     try:
-        args = parse_args(Options, configuration, argv, varied if paper else None)
+        args = parse_args(Options, configuration, argv, resume, varied if paper else None,
+                          paper_arguments or {}, paper_check)
         if args.paper:
-            paper(args.options, args.out, args.jobs)
+            paper(args.options, args.out, args.jobs, **args.more)
         else:
             show(train(args.options, args.out))
         print(f"Pictures and numbers: {args.out}")
     except KeyboardInterrupt:
         hint = "Interrupted; there was nothing to keep yet."
-        if args and args.paper:
-            again = shlex.join(sys.argv[1:] if argv is None else argv)
-            hint = f"Interrupted. Whole epochs are kept. To continue: {args.command} {again}"
-        elif args and (args.out / "checkpoint.pt").exists():
-            again = shlex.join(["--resume", str(args.out)])
-            hint = f"Interrupted. Whole epochs are kept. To continue: {args.command} {again}"
+        if args and (args.paper or (args.out / "checkpoint.pt").exists()):
+            given = sys.argv[1:] if argv is None else argv
+            again = shlex.join(given if args.paper else ["--resume", str(args.out)])
+            hint = f"Interrupted. What is finished is kept. To continue: {args.command} {again}"
         print(f"\n{hint}", file=sys.stderr)
         sys.exit(130)
     except (OSError, FloatingPointError) as error:
