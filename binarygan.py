@@ -27,7 +27,7 @@ weights of D instead of using the penalty; gan is the non-saturating GAN of equa
     figure 5  real values binarized      python binarygan.py --neuron real   figure5-*.png
     figures 3 to 8, all experiments      python binarygan.py --paper         figure3 to figure8
 
-Where this differs from the paper or the authors' code (measured in docs/binarygan.md):
+Where this differs from the paper or the authors' code (see docs/binarygan.md)
 - No batch normalization in G: the authors' code has it, but never in training mode (--norm batch).
 - lambda and the gradient of D in equation 5 are from Gulrajani et al. 2017, arXiv 1704.00028.
 - Every critic step has its own minibatch; the authors reuse one between two generator steps.
@@ -80,8 +80,7 @@ class Options:
     def __post_init__(self):
         common.check_options(self)
         if (self.device, self.arch, self.objective) == ("mps", "cnn", "wgan-gp"):
-            raise ValueError("--device: mps cannot differentiate max pooling twice, as --arch cnn "
-                             "with wgan-gp needs; accepted: cpu")
+            raise ValueError("--device: mps has no second derivative of max pooling; accepted: cpu")
 
 
 # ---- networks -----------------------------------------------------------------------------------
@@ -238,8 +237,7 @@ def train_epoch(G: nn.Module, D: nn.Module, opt_g: torch.optim.Optimizer,
 
 
 @torch.no_grad()
-def sample(G: nn.Module, count: int, slope: float, neuron: str,
-           seed: int) -> tuple[Tensor, Tensor]:
+def sample(G: nn.Module, count: int, slope: float, neuron: str, seed: int) -> tuple[Tensor, Tensor]:
     """`count` images and their preactivated outputs, both (count, 784), the same for a seed.
 
     The global random stream is left as it was. Batch normalization uses its running statistics.
@@ -284,8 +282,7 @@ def evaluate(images: Tensor, p: Tensor, train_x: Tensor, train_y: Tensor, test_x
              test_y: Tensor) -> dict:
     """The masses of figure 4, and what the labels of the nearest training images tell.
 
-    images, p (N, 784), preactivated outputs p; train_x, test_x binary. Real-valued images are
-    binarized at 1/2, as their users would.
+    images and preactivated outputs p (N, 784). Real-valued images are binarized at 1/2.
     """
     masses = histogram(p)
     return {"histogram_first_bin": masses[0].item(),
@@ -313,16 +310,16 @@ def save_figures_3_to_5(drawn: dict[str, tuple[Tensor, Tensor]], out: Path) -> N
 def save_figures_6_and_8(drawn: dict[str, tuple[Tensor, Tensor]], out: Path) -> None:
     """Experiment III, the objectives."""
     common.save_panels({title: drawn[title][0][:64] for title in ("GAN", "WGAN")},
-                out / "figure6-gan-wgan.png", 2)
+                       out / "figure6-gan-wgan.png", 2)
     side_by_side(drawn, out / "figure8-objectives.png", 4)
 
 
 def save_figure_7(drawn: dict[str, tuple[Tensor, Tensor]], out: Path) -> None:
     """Experiment IV, the CNN."""
     real = binarizations(drawn["real"][1][:64], 0)
-    common.save_panels({"DBN": drawn["DBN"][0][:64], "SBN": drawn["SBN"][0][:64],
-                 **{f"real, {title}": real[title] for title in ("threshold 0.5", "Bernoulli")}},
-                out / "figure7-cnn.png", 4)
+    panels = {neuron: drawn[neuron][0][:64] for neuron in ("DBN", "SBN")}
+    panels |= {f"real, {title}": real[title] for title in ("threshold 0.5", "Bernoulli")}
+    common.save_panels(panels, out / "figure7-cnn.png", 4)
 
 
 # ---- run ----------------------------------------------------------------------------------------
@@ -399,11 +396,11 @@ def save_figures(options: Options, out: Path, log: list, images: Tensor, p: Tens
     common.save_csv(("generator_step", "d_loss", "g_loss", "estimate"), log, out / "metrics.csv")
     steps, d_loss, g_loss, estimate = zip(*log)
     common.save_curves({"losses": {"D": (steps, d_loss), "G": (steps, g_loss)},
-                 "E[D(x)] - E[D(G(z))]": {options.objective: (steps, estimate)}},
-                out / "losses.png", "generator step")
+                        "E[D(x)] - E[D(G(z))]": {options.objective: (steps, estimate)}},
+                       out / "losses.png", "generator step")
     common.save_gif(list((out / "samples").glob("epoch-*.png")), out / "training.gif")
     common.save_panels({"samples": images[:64], "preactivated outputs": p[:64]},
-                out / "figure3-samples.png", 2, ("preactivated outputs",))
+                       out / "figure3-samples.png", 2, ("preactivated outputs",))
     save_histograms({options.neuron: p}, out / "figure4-histogram.png")
     if options.neuron == "real":
         common.save_panels(binarizations(p[:64], options.seed), out / "figure5-binarized.png", 3)

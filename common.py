@@ -5,6 +5,8 @@ Images are rows of 784 floats in [0, 1] (28 x 28, row by row, 0 is black) wherev
 
 import argparse
 import csv
+import gzip
+import hashlib
 import io
 import json
 import math
@@ -13,14 +15,27 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
-from contextlib import redirect_stdout
+from contextlib import suppress
 from dataclasses import asdict, field, fields
 from datetime import datetime
 from functools import partial, partialmethod
+from http.client import HTTPException
 from multiprocessing import SimpleQueue
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.request import urlopen
+
+if "matplotlib" not in sys.modules and "MPLBACKEND" in os.environ:
+    # Jupyter names its backend there for every program that it starts; where that backend is not
+    # installed, matplotlib refuses to be imported. We only write files and need none.
+    backend = os.environ.pop("MPLBACKEND")
+    import matplotlib
+    os.environ["MPLBACKEND"] = backend
+    with suppress(ValueError):
+        matplotlib.rcParams["backend"] = backend  # for a notebook, as if nothing had been
 
 import torch
 from matplotlib.figure import Figure
@@ -31,43 +46,105 @@ from torchvision.datasets import MNIST
 from torchvision.utils import make_grid, save_image
 from tqdm import tqdm
 
-UNPACKED_BYTES = {  # the size of each file once unpacked: torchvision checks only the .gz
-    "train-images-idx3-ubyte": 47_040_016,
-    "train-labels-idx1-ubyte": 60_008,
-    "t10k-images-idx3-ubyte": 7_840_016,
-    "t10k-labels-idx1-ubyte": 10_008,
+FILES = {  # of MNIST, and the MD5 checksum of what is in each
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
+SILENCE = 20  # seconds after which we give up a mirror that does not answer
 
 
 def mnist(root: str | Path, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """MNIST, whole, on the device: it fits anywhere, and a minibatch is then one index.
 
     Returns train_x (60000, 784), train_y (60000,), test_x (10000, 784), test_y (10000,).
-    Files missing below `root` are downloaded. Raises OSError, naming the file, where one is
-    damaged, or missing with no network to fetch it from.
+    The files are in MNIST/raw below `root`, here or beside common.py. Those missing are downloaded.
+    Another data set under their names, such as Fashion-MNIST, is used with a warning. Raises
+    OSError, naming the file, where one is missing, damaged, or does not fit.
     """
     raw = Path(root) / "MNIST" / "raw"
-    for name, size in UNPACKED_BYTES.items():
-        if (raw / name).exists() and (raw / name).stat().st_size != size:
-            raise OSError(f"{raw / name} is damaged, or another run is unpacking it just now: "
-                          "delete it, or wait, and run again")
+    if not raw.exists() and (Path(__file__).parent / raw).exists():
+        raw = Path(__file__).parent / raw
+    missing = [raw / f"{name}.gz" for name in FILES
+               if not (raw / f"{name}.gz").exists() and not (raw / name).exists()]
+    if missing:
+        print(f"downloading {', '.join(path.name for path in missing)}", flush=True)
+    for path in missing:
+        download(path)
+
+    tensors = []
+    for part in (f"{raw}/train", f"{raw}/t10k"):
+        x = read_idx(Path(f"{part}-images-idx3-ubyte"), 3)
+        y = read_idx(Path(f"{part}-labels-idx1-ubyte"), 1)
+        if x.shape[1:] != (28, 28) or len(x) != len(y) or y.max() > 9:
+            raise OSError(f"{part}-*: {len(x)} images of {x.shape[1]} x {x.shape[2]} pixels, "
+                          f"{len(y)} labels up to {y.max()}; the programs need images of 28 x 28 "
+                          "pixels and as many labels from 0 to 9")
+        tensors += [(x.flatten(1).float() / 255).to(device), y.long().to(device)]
+    return tuple(tensors)
+
+
+def read_idx(path: Path, dimensions: int) -> Tensor:
+    """The unsigned bytes in an idx file, or in the .gz file beside it, which goes first.
+
+    The layout: 0, 0, 8, number of dimensions; the sizes, four bytes each; the values.
+    """
+    expected, start = FILES[path.name], 4 + 4 * dimensions
+    if path.with_name(f"{path.name}.gz").exists():
+        path = path.with_name(f"{path.name}.gz")
+    content = path.read_bytes()
     try:
-        with redirect_stdout(None):  # older releases say "Downloading" where they only unpack
-            sets = [MNIST(root, train=train, download=True) for train in (True, False)]
-    except RuntimeError:  # every mirror failed
-        missing = next(name for name in UNPACKED_BYTES if not (raw / name).exists())
-        raise OSError(f"{raw / missing}.gz is missing or damaged, and no mirror could be reached: "
-                      f"put the four MNIST .gz files into {raw}") from None
-    return tuple(tensor.to(device) for s in sets
-                 for tensor in (s.data.flatten(1).float() / 255, s.targets))
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise OSError(f"{path} is damaged: {error}") from None
+    sizes = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
+    values = len(content) - start
+    if content[:4] != bytes([0, 0, 8, dimensions]) or math.prod(sizes) != values or values == 0:
+        raise OSError(f"{path} is damaged, or no idx file: {len(content)} bytes in it do not make "
+                      f"an array in {dimensions} dimensions")
+    if md5(content) != expected:
+        tqdm.write(f"warning: {path} is not MNIST's (its checksum differs); this program goes on "
+                   "with it", sys.stderr)
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).view(sizes)
+
+
+def download(path: Path) -> None:
+    """Fetch one of the .gz files from torchvision's mirrors, whole or not at all."""
+    for mirror in MNIST.mirrors:
+        try:
+            with urlopen(mirror + path.name, timeout=SILENCE) as answer:
+                packed = answer.read(10_000_000)  # none of the files is larger
+            if md5(gzip.decompress(packed)) == FILES[path.stem]:
+                break
+            reason = "another file under its name"
+        except (OSError, EOFError, zlib.error, HTTPException) as error:
+            reason = error
+    else:
+        raise OSError(f"{path} is missing, and no mirror has it ({reason}): put the four MNIST .gz "
+                      f"files into {path.parent}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=path.parent) as folder:
+        part = Path(folder) / path.name
+        part.write_bytes(packed)
+        if not path.exists():  # another program may have been faster
+            os.replace(part, path)
+
+
+def md5(content: bytes) -> str:
+    """The checksum that everyone uses for MNIST."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def minibatches(x: Tensor, batch_size: int,
                 generator: torch.Generator | None = None) -> Iterator[Tensor]:
-    """Minibatches of the rows of x without end, shuffled anew after every pass.
+    """Minibatches of the rows of x without end, in another random order in every pass.
 
     What is left over at the end of a pass, fewer rows than a minibatch, is skipped.
     """
+    if len(x) < batch_size:
+        raise ValueError(f"{len(x)} rows do not fill a minibatch of {batch_size}")
     while True:
         order = torch.randperm(len(x), generator=generator, device=x.device)
         for indices in order.split(batch_size)[: len(x) // batch_size]:
@@ -118,16 +195,18 @@ def label_statistics(images: Tensor, train_x: Tensor, train_y: Tensor, test_x: T
 
 def save_grid(images: Tensor, path: Path, columns: int = 8) -> None:
     """Write images (N, 784) as one plain picture, twice their size."""
-    images = interpolate(images.view(-1, 1, 28, 28), scale_factor=2)
+    images = interpolate(images.cpu().view(-1, 1, 28, 28), scale_factor=2)
     save_image(images, path, nrow=columns, pad_value=0.5)
 
 
-def save_gif(pictures: list[Path], path: Path, most: int = 60, in_color: bool = False) -> None:
-    """Write at most so many of the pictures, evenly spaced, as an animation that rests at the end.
+def save_gif(pictures: Iterable[Path], path: Path, most: int = 60, in_color: bool = False) -> None:
+    """Write numbered pictures as an animation, or `most` of them, evenly spaced.
 
-    A picture stays for half a second or less, eight seconds in all, the last for two more. It is
-    gray, or, `in_color`, in 32 colors that are found in the first picture.
+    Each is shown for half a second or less, all for eight seconds; the last stays for two seconds.
+    They become gray, or, `in_color`, get 32 colors, which are those of the first picture.
     """
+    # epoch-1000 comes after epoch-999
+    pictures = sorted(pictures, key=lambda picture: (len(picture.name), picture.name))
     if len(pictures) > most:
         pictures = [pictures[round(i * (len(pictures) - 1) / (most - 1))] for i in range(most)]
     frames = [Image.open(picture).convert("RGB" if in_color else "L") for picture in pictures]
@@ -140,12 +219,12 @@ def save_gif(pictures: list[Path], path: Path, most: int = 60, in_color: bool = 
 
 
 def save_panels(panels: dict[str, Tensor], path: Path, across: int,
-                in_color: tuple[str, ...] = (), columns: int = 8) -> None:
+                in_color: Collection[str] = (), columns: int = 8) -> None:
     """Write titled grids of images (N, 784) side by side, `across` in a row.
 
     Panels named `in_color` are shown through a color map with its scale, the others in gray.
     """
-    rows = -(-len(panels) // across)
+    rows = math.ceil(len(panels) / across)
     figure = Figure(figsize=(3.6 * across, 4 * rows), layout="constrained")
     for axes in figure.subplots(rows, across, squeeze=False).flat:
         axes.set_axis_off()
@@ -161,12 +240,19 @@ def save_panels(panels: dict[str, Tensor], path: Path, across: int,
 
 def save_curves(panels: dict[str, dict[str, tuple]], path: Path, xlabel: str,
                 ylabel: str = "", log: bool = False) -> None:
-    """Write curves {panel title: {label: (x, y)}}, each panel with axes and a legend of its own."""
+    """Write curves {panel title: {label: (x, y)}}, each panel with axes and a legend of its own.
+
+    x and y are tensors or sequences of numbers. A curve of one point is a dot.
+    """
+    def on_cpu(values):
+        return values.cpu() if isinstance(values, Tensor) else values
+
     figure = Figure(figsize=(5.5 * len(panels), 3.8), layout="constrained")
     for axes, (title, curves) in zip(figure.subplots(1, len(panels), squeeze=False).flat,
                                      panels.items()):
         for label, (x, y) in curves.items():
-            axes.plot(x, y, linewidth=1, label=label)
+            axes.plot(on_cpu(x), on_cpu(y), linewidth=1, marker="o" if len(x) == 1 else None,
+                      label=label)
         axes.set(title=title, xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
         axes.grid(alpha=0.3)
         axes.legend()
@@ -175,11 +261,12 @@ def save_curves(panels: dict[str, dict[str, tuple]], path: Path, xlabel: str,
 
 def save_scatter(panels: dict[str, Tensor], labels: Tensor, path: Path) -> None:
     """Write titled clouds of points (N, 2) side by side, a color for each of the labels (N,)."""
+    labels = labels.cpu()
     figure = Figure(figsize=(6 * len(panels) + 0.8, 6), layout="constrained")
     for axes, (title, points) in zip(figure.subplots(1, len(panels), squeeze=False).flat,
                                      panels.items()):
         for label in labels.unique().tolist():
-            x, y = points[labels == label].T.tolist()
+            x, y = points.cpu()[labels == label].T
             axes.scatter(x, y, s=2, color=f"C{label}", label=label)
         axes.set(title=title, xticks=[], yticks=[])
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", markerscale=6)
@@ -300,8 +387,8 @@ def begin(options, out: Path, state: dict, device: torch.device, **more) -> list
     else:
         save_checkpoint(options, out, state, **numbers)
     (out / "samples").mkdir(exist_ok=True)
-    print(f"{out} on {device} ({torch.get_num_threads()} CPU threads), {numbers['epoch']} of "
-          f"{options.epochs} epochs done")
+    say(f"{out} on {device} ({torch.get_num_threads()} CPU threads), {numbers['epoch']} of "
+        f"{options.epochs} epochs done")
     return list(numbers.values())
 
 
@@ -364,13 +451,17 @@ def save_csv(names: Iterable[str], rows: Iterable[Iterable], path: Path) -> None
 
 
 def save_table(rows: list[dict], path: Path, shown: tuple[str, ...]) -> None:
-    """Write the results of several runs as CSV, and print the columns `shown`."""
+    """Write the results of several runs as CSV, each run once; print the columns `shown`."""
+    rows = list({row["run"]: row for row in rows}.values())
     names = list(dict.fromkeys(name for row in rows for name in row))  # in order, each once
     save_csv(names, ([row.get(name) for name in names] for row in rows), path)
-    width = max(len(row["run"]) for row in rows)
-    print("\nrun".ljust(width + 1), *(f"{name:>{max(9, len(name))}}" for name in shown))
-    for row in rows:
-        print(row["run"].ljust(width), *(f"{row[name]:>{max(9, len(name))}.4g}" for name in shown))
+    cells = [["run", *shown], *([row["run"], *(in_words(row[name]) for name in shown)]
+                                for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    print()
+    for run, *numbers in cells:
+        numbers = [number.rjust(width) for number, width in zip(numbers, widths[1:])]
+        print(run.ljust(widths[0]), *numbers, sep="  ")
 
 
 def mean_losses(losses: Iterator[Tensor], steps: range, bar: tqdm,
@@ -452,9 +543,9 @@ def parse_args(Options: type, configuration: Callable, argv: list[str] | None, r
     title, *lines = sys.modules[Options.__module__].__doc__.splitlines()
     examples = [line for line in lines if f"python {script.name}" in line]  # figure, command, file
     parser = argparse.ArgumentParser(
-        prog=script.name, description=title, epilog="\n".join(["examples:", *examples]),
-        allow_abbrev=False, argument_default=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        prog=script.name, usage=f"python {script.name} [options]", description=title,
+        epilog="\n".join(["examples:", *examples]), allow_abbrev=False,
+        argument_default=argparse.SUPPRESS, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def convert(kind: type, text: str) -> str | int | float:
         try:
@@ -531,7 +622,7 @@ def run_program(Options: type, train: Callable, configuration: Callable,
             paper(args.options, args.out, args.jobs, **args.more)
         else:
             show(train(args.options, args.out))
-        print(f"Pictures and numbers: {args.out}")
+        say(f"Pictures and numbers: {args.out}")
     except KeyboardInterrupt:
         hint = "Interrupted; there was nothing to keep yet."
         if args and (args.paper or (args.out / "checkpoint.pt").exists()):
@@ -544,9 +635,22 @@ def run_program(Options: type, train: Callable, configuration: Callable,
         sys.exit(f"{script_of(Options).name}: error: {error}")
 
 
+def say(text: str) -> None:
+    """Print text; what the console has no sign for, as in a folder's name, is escaped."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+
+
 def show(results: dict) -> None:
     """Print results, a line each."""
     for name, value in results.items():
-        if isinstance(value, list):
-            value = " ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in value)
-        print(f"{name:32}{value:.4g}" if isinstance(value, float) else f"{name:32}{value}")
+        print(f"{name:32}{in_words(value)}")
+
+
+def in_words(value) -> str:
+    """A result as it is printed: numbers with four digits, "-" for what is undefined."""
+    if isinstance(value, list):
+        return " ".join(map(in_words, value))
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

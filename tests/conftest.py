@@ -1,5 +1,6 @@
-"""What the tests share: the data set, loaded once."""
+"""What the tests share: the data set, loaded once, and short runs of every script."""
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,12 @@ from matplotlib.figure import Figure
 import common
 
 ROOT = Path(__file__).resolve().parent.parent
+SHORT = {  # options of a short run of each script, and constants that shorten what follows it
+    "binarygan": ("--batch-size 32 --train-size 64",
+                  {"SAMPLES": 30, "critic_steps": lambda step: 2}),
+}
+PAPER = ("binarygan",)  # scripts with --paper
+UNTRAINED = ()  # scripts that have no epochs, and so no checkpoint
 
 
 @pytest.fixture(scope="session")
@@ -18,9 +25,40 @@ def data() -> tuple[torch.Tensor, ...]:
 
 
 @pytest.fixture(autouse=True)
-def plain_layout(monkeypatch):
-    """Leave figures as they are set: arranging them is most of their time, and no test sees it."""
+def plain_figures(monkeypatch):
+    """Small figures, left as they are set: arranging them is most of their time."""
+    savefig = Figure.savefig
     monkeypatch.setattr(Figure, "get_layout_engine", lambda self: None)
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, dpi: savefig(self, path, dpi=20))
+
+
+@pytest.fixture
+def short(data, monkeypatch, tmp_path):
+    """short(script) makes short runs of it: run(*options, out="run") -> its folder.
+
+    The data are loaded already, and few.
+    """
+    few = tuple(tensor[:300] for tensor in data)
+    monkeypatch.setattr(common, "mnist", lambda root, device: tuple(t.to(device) for t in few))
+
+    def program(name: str):
+        script = importlib.import_module(name)
+        options, constants = SHORT[name]
+        for constant, value in constants.items():
+            monkeypatch.setattr(script, constant, value)
+
+        def run(*argv: str, out: str | Path = "run") -> Path:
+            if "--resume" in argv:
+                script.main([*argv])
+            else:
+                script.main([*options.split(), "--device", "cpu", *argv, "--out",
+                             str(tmp_path / out)])
+            return tmp_path / out
+
+        run.script = script
+        return run
+
+    return program
 
 
 def checkpoint(out: Path) -> dict:

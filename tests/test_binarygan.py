@@ -1,9 +1,6 @@
-"""Tests of binarygan.py: the mathematics, then the program as its users meet it."""
+"""Tests of binarygan.py: the mathematics, and who learns from what."""
 
-import csv
 import json
-import math
-import re
 
 import numpy
 import pytest
@@ -11,10 +8,10 @@ import scipy.special
 import scipy.stats
 import torch
 from conftest import assert_same, checkpoint
-from PIL import Image
 from torch import nn
 
 import binarygan
+import common
 
 # ---- binary neurons -----------------------------------------------------------------------------
 
@@ -110,10 +107,10 @@ def test_batch_norm_follows_every_layer_of_G_and_every_hidden_layer_of_D(arch):
 
 @pytest.mark.parametrize("objective, in_D", [("gan", True), ("wgan", False), ("wgan-gp", False)])
 def test_only_gan_normalizes_in_D(objective, in_D):
-    args = binarygan.parse_args(["--objective", objective, "--norm", "batch"])
-    parts = binarygan.build(args, torch.device("cpu"))
-    assert any(isinstance(layer, nn.BatchNorm1d) for layer in parts["D"]) == in_D
-    assert any(isinstance(layer, nn.BatchNorm1d) for layer in parts["G"])
+    options = binarygan.Options(objective=objective, norm="batch")
+    state = binarygan.build(options, torch.device("cpu"))
+    assert any(isinstance(layer, nn.BatchNorm1d) for layer in state["D"]) == in_D
+    assert any(isinstance(layer, nn.BatchNorm1d) for layer in state["G"])
 
 
 # ---- objectives ---------------------------------------------------------------------------------
@@ -233,131 +230,111 @@ def test_critic_schedule():
 # ---- evaluation ---------------------------------------------------------------------------------
 
 
-def test_kl_and_histogram_against_scipy_and_numpy():
-    p, q = torch.tensor([0.5, 0.3, 0.0, 0.2]), torch.tensor([0.1, 0.4, 0.3, 0.2])
-    assert binarygan.kl_divergence(p, q) == pytest.approx(scipy.stats.entropy(p, q), rel=1e-5)
-    assert binarygan.kl_divergence(q, q) == pytest.approx(0, abs=1e-7)
+def test_histogram_against_numpy(monkeypatch, tmp_path):
     outputs = torch.rand(1000, 784) ** 4
     expected = numpy.histogram(outputs.double(), 256, (0, 1))[0] / outputs.numel()
     assert numpy.allclose(binarygan.histogram(outputs), expected, atol=1e-5)
-    middles, shares = binarygan.histogram_curve(outputs)
-    assert middles[0] == 1 / 512 and middles[-1] == 511 / 512 and sum(shares) == pytest.approx(1)
+    drawn = []
+    monkeypatch.setattr(common, "save_curves", lambda panels, *_, **__: drawn.append(panels))
+    binarygan.save_histograms({"sbn": outputs}, tmp_path)
+    middles, shares = drawn[0][""]["sbn"]
+    assert middles[0] == 1 / 512 and middles[-1] == 511 / 512
+    assert numpy.allclose(shares, expected, atol=1e-5)
 
 
-# ---- the program --------------------------------------------------------------------------------
+def test_binarizations_of_figure_5():
+    p = torch.rand(2000, 50)
+    panels = binarygan.binarizations(p, 0)
+    assert panels["raw"] is p and torch.equal(panels["threshold 0.5"], (p > 0.5).float())
+    sampled = panels["Bernoulli"]
+    assert ((sampled == 0) | (sampled == 1)).all()
+    assert (sampled.mean(0) - p.mean(0)).abs().max() < 5 * (0.25 / 2000) ** 0.5
 
 
-@pytest.fixture
-def run(data, monkeypatch, tmp_path):
-    """Run the program on 256 images, with the data already loaded and a shortened schedule."""
-    few = tuple(tensor[:1000] for tensor in data)
-    monkeypatch.setattr(binarygan, "mnist", lambda *_: few)
-    monkeypatch.setattr(binarygan, "critic_steps", lambda step: 3 if step < 2 else 2)
-    monkeypatch.setattr(binarygan, "SAMPLES", 300)
+def test_sampling_is_the_same_for_a_seed_and_disturbs_nothing():
+    G = binarygan.generator("mlp", "batch")
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    statistics = {name: value.clone() for name, value in G.state_dict().items()}
+    (a, p), (b, _), (c, _) = (binarygan.sample(G, 5, 2.0, "sbn", seed) for seed in (0, 0, 1))
+    assert torch.equal(a, b) and not torch.equal(a, c) and p.shape == (5, 784)
+    assert torch.equal(torch.get_rng_state(), before) and G.training
+    assert_same(G.state_dict(), statistics)
 
-    def run(*options, out="run", size=True):
-        out = tmp_path / out
-        binarygan.main([*options, *(["--train-size", "256"] if size else []), "--device", "cpu",
-                        *([] if "--resume" in options else ["--out", str(out)])])
-        return out
-    return run
+
+# ---- training -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("neuron, objective, arch, norm", [
-    ("sbn", "wgan-gp", "mlp", "none"), ("dbn", "wgan", "mlp", "batch"),
-    ("real", "gan", "mlp", "batch"), ("sbn", "gan", "cnn", "batch"),
-    ("dbn", "wgan-gp", "cnn", "none"), ("real", "wgan", "cnn", "none"),
-    ("real", "wgan-gp", "mlp", "batch"), ("dbn", "gan", "mlp", "none")])
-def test_smoke(run, capsys, neuron, objective, arch, norm):
-    out = run("--neuron", neuron, "--objective", objective, "--arch", arch, "--norm", norm,
-              "--epochs", "2", "--batch-size", "32", "--lr", "2e-4", "--seed", "3")
-    saved, options = checkpoint(out), json.loads((out / "options.json").read_text())
-    new = binarygan.build(binarygan.parse_args(["--resume", str(out)]), torch.device("cpu"))
+    ("dbn", "wgan", "mlp", "batch"), ("real", "gan", "mlp", "batch"),
+    ("sbn", "gan", "cnn", "batch"), ("dbn", "wgan-gp", "cnn", "none"),
+    ("real", "wgan", "cnn", "none"), ("real", "wgan-gp", "mlp", "batch")])
+def test_all_combinations_train(short, neuron, objective, arch, norm):
+    out = short("binarygan")("--neuron", neuron, "--objective", objective, "--arch", arch,
+                             "--norm", norm, "--epochs", "1", "--lr", "2e-4")
+    saved = checkpoint(out)
+    new = binarygan.build(binarygan.Options(**saved["options"]), torch.device("cpu"))
     for name in ("G", "D"):
         assert all(not torch.equal(saved[name][key], tensor)
                    for key, tensor in new[name].named_parameters() if "weight" in key)
-    assert saved["epoch"] == 2 and options["neuron"] == neuron and options["lr"] == 2e-4
-
-    pictures = ["losses.png", "figure3-samples.png", "figure4-histogram.png", "training.gif",
-                "samples/epoch-000.png", "samples/epoch-001.png", "samples/epoch-002.png"]
-    pictures += ["figure5-binarized.png"] if neuron == "real" else []
-    for picture in pictures:
-        Image.open(out / picture).load()
-    rows = list(csv.DictReader((out / "metrics.csv").open()))
-    assert [row["generator_step"] for row in rows] == ["8", "16"]
-    assert all(math.isfinite(float(value)) for row in rows for value in row.values())
-
     results = json.loads((out / "results.json").read_text())
-    assert sum(results["digit_shares"]) == pytest.approx(1, abs=1e-5)
-    assert 1 <= results["digits"] <= 10 and results["kl"] >= 0
     assert results["parameters_G"] == count(new["G"])
     assert ("wasserstein_test" in results) == (objective == "wgan-gp")
-    assert results["seed"] == 3 and results["epochs"] == 2
-    printed = capsys.readouterr().out.splitlines()
-    assert "on cpu" in printed[0] and str(out) in printed[-1]
+    assert (out / "figure5-binarized.png").exists() == (neuron == "real")
 
 
-def test_results_are_right(run, data, monkeypatch):
+def test_results_are_right(short, data, monkeypatch):
     """With a generator that gives test images back, its results can be told beforehand."""
+    run = short("binarygan")
+    monkeypatch.setattr(binarygan, "SAMPLES", 300)
     images = (data[2][:300] > 0).float()
     shown = images.clamp(0.004, 0.996)  # as preactivated outputs: in bins 1 and 254
     monkeypatch.setattr(binarygan, "sample",
-                        lambda args, G, count, epoch: (images[:count], shown[:count]))
-    out = run("--epochs", "1")
+                        lambda G, count, slope, neuron, seed: (images[:count], shown[:count]))
+    out = run("--epochs", "1", "--train-size", "256")
     results = json.loads((out / "results.json").read_text())
     distances = torch.cdist(images, (data[0][:256] > 0).float())
     labels = data[1][distances.argmin(1)]
     shares = numpy.bincount(labels, minlength=10) / 300
     train = numpy.bincount(data[1][:256], minlength=10) / 256
-    assert numpy.allclose(results["digit_shares"], shares)
+    assert numpy.allclose(results["class_distribution"], shares)
     assert results["kl"] == pytest.approx(scipy.stats.entropy(shares, train), rel=1e-4)
     assert results["digits"] == (shares >= 0.02).sum()
     assert results["median_distance"] == pytest.approx(distances.min(1).values.median().item())
     assert results["histogram_first_bin"] == results["histogram_middle"] == 0
+    assert results["histogram_notch"] is None  # 0 / 0
     D = binarygan.discriminator("mlp", "none")
     D.load_state_dict(checkpoint(out)["D"])
     with torch.no_grad():
-        fake, test = D(images).mean(), D((data[2][:1000] > 0).float()).mean()
+        fake, test = D(images).mean(), D((data[2][:300] > 0).float()).mean()
         train = D((data[0][:256] > 0).float()).mean()
     assert results["wasserstein_test"] == pytest.approx((test - fake).item(), abs=1e-4)
     assert results["wasserstein_train"] == pytest.approx((train - fake).item(), abs=1e-4)
 
 
-@pytest.mark.parametrize("options", [[], ["--objective", "wgan"],
-                                     ["--objective", "gan", "--norm", "batch"]])
-def test_same_seed_same_bits_and_resumed_equals_uninterrupted(run, options):
-    whole = run(*options, "--epochs", "3", out="whole")
-    part = run(*options, "--epochs", "1", out="part")
-    run("--resume", str(part), "--epochs", "3")
-    assert_same(checkpoint(whole), checkpoint(part))
-    for name in ("metrics.csv", "training.gif", "figure3-samples.png", "samples/epoch-003.png"):
-        assert (whole / name).read_bytes() == (part / name).read_bytes()
-    a, b = (json.loads((out / "results.json").read_text()) for out in (whole, part))
-    assert a.pop("training_seconds") > 0 < b.pop("training_seconds")
-    assert a == b
-
-    other = run(*options, "--epochs", "1", "--seed", "1", out="other")
-    assert not torch.equal(checkpoint(other)["G"]["0.weight"], checkpoint(part)["G"]["0.weight"])
-
-
 @pytest.mark.parametrize("objective", ["wgan-gp", "wgan", "gan"])
-def test_each_player_leaves_the_other_alone(run, monkeypatch, objective):
+def test_each_player_leaves_the_other_alone(monkeypatch, objective):
     """Nothing of D changes in a step of G, and no weight of G in a step of D."""
-    parts, history = {}, []
-    build, d_loss, g_loss = (getattr(binarygan, name) for name in
-                             ("build", "discriminator_loss", "generator_loss"))
+    torch.manual_seed(0)
+    G = binarygan.generator("mlp", "batch")
+    D = binarygan.discriminator("mlp", "batch" if objective == "gan" else "none")
+    history = []
+    d_loss, g_loss = binarygan.discriminator_loss, binarygan.generator_loss
 
     def remember(player):
-        G = {name: w.detach().clone() for name, w in parts["G"].named_parameters()}
-        D = {name: w.clone() for name, w in parts["D"].state_dict().items()}
-        gradients = [w.grad.clone() for w in parts["D"].parameters() if w.grad is not None]
-        history.append((player, G, D, gradients))
+        weights = {name: w.detach().clone() for name, w in G.named_parameters()}
+        gradients = [w.grad.clone() for w in D.parameters() if w.grad is not None]
+        history.append((player, weights, {name: w.clone() for name, w in D.state_dict().items()},
+                        gradients))
 
-    monkeypatch.setattr(binarygan, "build", lambda *a: parts.update(build(*a)) or dict(parts))
-    monkeypatch.setattr(binarygan, "discriminator_loss",
-                        lambda *a: remember("D") or d_loss(*a))
+    monkeypatch.setattr(binarygan, "critic_steps", lambda step: 3 if step < 2 else 2)
+    monkeypatch.setattr(binarygan, "discriminator_loss", lambda *a: remember("D") or d_loss(*a))
     monkeypatch.setattr(binarygan, "generator_loss", lambda *a: remember("G") or g_loss(*a))
-    run("--objective", objective, "--norm", "batch", "--epochs", "1")
+    batches = iter(lambda: (torch.rand(8, 784) > 0.5).float(), None)
+    opt_g, opt_d = (binarygan.optimizer(network, 1e-4, objective) for network in (G, D))
+    rows = list(binarygan.train_epoch(G, D, opt_g, opt_d, batches, range(4), 1.0, "sbn",
+                                      objective))
+    assert len(rows) == 4 and all(row.shape == (3,) and not row.requires_grad for row in rows)
 
     turns = [player for player, *_ in history]
     assert turns == list("DDDGDDDGDDGDDG")
@@ -377,171 +354,41 @@ def test_each_player_leaves_the_other_alone(run, monkeypatch, objective):
 
 
 @pytest.mark.parametrize("options, factor", [([], 1.1), (["--anneal", "1"], 1.0)])
-def test_slope_is_annealed_epoch_by_epoch(run, monkeypatch, options, factor):
+def test_slope_is_annealed_epoch_by_epoch(short, monkeypatch, options, factor):
     slopes, neuron = [], binarygan.binary_neuron
+    run = short("binarygan")
     monkeypatch.setattr(binarygan, "binary_neuron",
                         lambda x, slope, kind: slopes.append(slope) or neuron(x, slope, kind))
     run("--epochs", "3", *options)
-    # at first the picture of epoch 0; in each epoch critic and generator steps, then a picture
-    steps = [10 + 4, 8 + 4, 8 + 4]
-    expected = [1.0] + [factor**epoch for epoch in range(3) for _ in range(steps[epoch] + 1)]
+    # the picture of epoch 0; in each epoch two generator steps after two critic steps, a picture
+    expected = [1.0] + [factor**epoch for epoch in range(3) for _ in range(2 * 3 + 1)]
     assert slopes == pytest.approx([*expected, factor**2])  # and the evaluation
 
 
-def test_every_epoch_and_every_seed_draws_its_own_numbers(run, monkeypatch):
-    drawn, loss = [], binarygan.discriminator_loss
+def test_every_epoch_and_every_seed_has_its_own_numbers(short, monkeypatch):
+    pairs, loss = [], binarygan.discriminator_loss
+    run = short("binarygan")
     monkeypatch.setattr(binarygan, "discriminator_loss", lambda D, real, fake, objective:
-                        drawn.append((real, fake)) or loss(D, real, fake, objective))
+                        pairs.append((real, fake)) or loss(D, real, fake, objective))
     run("--epochs", "2", out="a")
     run("--epochs", "1", "--seed", "1", out="b")
-    assert len(drawn) == 10 + 8 + 10  # in the first epoch two generator steps have 3, two have 2
+    assert len(pairs) == 4 + 4 + 4
     for i in (0, 1):
-        assert len({tuple(pair[i].sum(1).tolist()) for pair in drawn}) == len(drawn)
+        sums = [tuple(pair[i].sum(1).tolist()) for pair in pairs]
+        assert len({*sums}) == len(pairs)
 
 
-def test_nan_stops_the_run_and_names_the_step(run, monkeypatch, tmp_path):
-    calls, loss = [], binarygan.generator_loss
-
-    def breaks(D, fake, objective):
-        calls.append(1)
-        return loss(D, fake, objective) * (math.nan if len(calls) == 6 else 1)
-
-    monkeypatch.setattr(binarygan, "generator_loss", breaks)
-    with pytest.raises(SystemExit) as stop:
-        run("--epochs", "3")
-    assert re.search(r"not finite in generator steps 5 to 8 \(epoch 2\)", str(stop.value.code))
-    assert checkpoint(tmp_path / "run")["epoch"] == 1
+def test_the_papers_runs_are_its_experiments():
+    runs = [binarygan.replace(binarygan.Options(), **change)
+            for changes, _ in binarygan.EXPERIMENTS for change in changes.values()]
+    assert len(runs) == 18 and len({binarygan.configuration(run) for run in runs}) == 17
+    assert {(run.objective, run.seed) for run in runs if run.norm == "none" and run.arch == "mlp"
+            and run.neuron == "sbn"} == {(objective, seed) for seed in (0, 1, 2)
+                                         for objective in ("gan", "wgan", "wgan-gp")}
 
 
-def test_interrupted_run_can_be_continued(run, monkeypatch, tmp_path, capsys):
-    whole = run("--epochs", "2", out="whole")
-    calls, loss = [], binarygan.generator_loss
-
-    def interrupted(*args):
-        calls.append(1)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-        return loss(*args)
-
-    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
-        patch.setattr(binarygan, "generator_loss", interrupted)
-        run("--epochs", "2")
-    assert stop.value.code == 130
-    out = tmp_path / "run"
-    assert f"python binarygan.py --resume {out}" in capsys.readouterr().err
-    run("--resume", str(out))
-    assert_same(checkpoint(whole), checkpoint(out))
-
-
-@pytest.mark.parametrize("options, complaint", [
-    (["--neuron", "xor"], "--neuron: invalid choice: 'xor'"),
-    (["--objective", "began"], "--objective: invalid choice"),
-    (["--arch", "vit"], "--arch: invalid choice"),
-    (["--norm", "layer"], "--norm: invalid choice"),
-    (["--epochs", "0"], "--epochs: '0' is not a whole number from 1"),
-    (["--epochs", "-3"], "--epochs: '-3' is not a whole number"),
-    (["--epochs", "many"], "--epochs: 'many' is not a whole number"),
-    (["--batch-size", "0"], "--batch-size: '0' is not a whole number from 2"),
-    (["--batch-size", "64", "--train-size", "63"], "--batch-size: 64 is more than"),
-    (["--train-size", "60001"], "--train-size: '60001' is not a whole number from 2 to 60000"),
-    (["--lr", "nan"], "--lr: 'nan' is not a number from 1e-09 to 10"),
-    (["--lr", "0"], "--lr: '0' is not a number from 1e-09 to 10"),
-    (["--lr", "fast"], "--lr: 'fast' is not a number from 1e-09 to 10"),
-    (["--anneal", "0"], "--anneal: '0' is not a number from 0.5 to 2"),
-    (["--seed", "-1"], "--seed: '-1' is not a whole number from 0"),
-    (["--device", "tpu"], "--device: invalid choice"),
-    (["--device", "mps"], "--device: there is no mps here"),
-    (["--device", "cuda"], "--device: there is no cuda here"),
-    (["--resume", "nowhere"], "--resume: nowhere holds no whole run of binarygan.py"),
-    (["--out", "here"], "--out: here exists"),
-    (["--resume", "here", "--paper"], "--resume: not allowed with --paper or --out"),
-    (["--paper", "--seed", "1"], "--seed: --paper runs through its values itself"),
-    (["--paper", "--neuron", "dbn"], "--neuron: --paper runs through its values itself"),
-    (["--slope", "2"], "unrecognized arguments: --slope 2"),
-])
-def test_bad_options_end_with_one_line_and_change_nothing(options, complaint, tmp_path,
-                                                          monkeypatch, capsys):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "here").mkdir()
-    with pytest.raises(SystemExit) as stop:
-        binarygan.main(options)
-    assert stop.value.code == 2
-    assert complaint in capsys.readouterr().err.splitlines()[-1]
-    assert [path.name for path in tmp_path.rglob("*")] == ["here"]
-
-
-def test_bad_ways_to_resume(run, capsys):
-    out = run("--epochs", "2")
-    before = {path: path.read_bytes() for path in out.rglob("*.*")}
-    for options, complaint in ((["--neuron", "dbn"], "--neuron: the run in"),
-                               (["--seed", "1"], "--seed: the run in"),
-                               (["--epochs", "1"], "has 2 already"),
-                               (["--out", "elsewhere"], "--resume: not allowed with")):
-        with pytest.raises(SystemExit) as stop:
-            binarygan.main(["--resume", str(out), *options])
-        assert stop.value.code == 2
-        assert complaint in capsys.readouterr().err.splitlines()[-1]
-    assert before == {path: path.read_bytes() for path in out.rglob("*.*")}
-
-    options = json.loads((out / "options.json").read_text())
-    for damage in (lambda: (out / "options.json").write_text(
-                       json.dumps(options | {"script": "bigan.py"})),
-                   lambda: (out / "checkpoint.pt").write_bytes(b"half a file"),
-                   lambda: (out / "checkpoint.pt").unlink()):
-        damage()
-        with pytest.raises(SystemExit) as stop:
-            binarygan.main(["--resume", str(out)])
-        assert stop.value.code == 2
-        assert "holds no whole run of binarygan.py" in capsys.readouterr().err.splitlines()[-1]
-        (out / "options.json").write_text(json.dumps(options))
-
-
-def test_damaged_data_end_with_one_line(tmp_path):
-    (tmp_path / "MNIST" / "raw").mkdir(parents=True)
-    (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").write_bytes(b"")
-    with pytest.raises(SystemExit) as stop:
-        binarygan.main(["--data", str(tmp_path), "--out", str(tmp_path / "run")])
-    assert str(stop.value.code).startswith("binarygan.py: error: ")
-    assert "t10k-labels-idx1-ubyte is damaged" in stop.value.code
-    assert not (tmp_path / "run").exists()
-
-
-def test_paper_trains_all_draws_all_and_continues(run, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(binarygan, "critic_steps", lambda step: 1)
-    options = ["--paper", "--epochs", "1", "--batch-size", "128", "--anneal", "1.2"]
-    trained, train = [], binarygan.train
-
-    def stops_in_experiment_3(args):
-        trained.append(binarygan.configuration(args))
-        if len(trained) == 5:
-            raise KeyboardInterrupt
-        train(args)
-
-    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
-        patch.setattr(binarygan, "train", stops_in_experiment_3)
-        run(*options)
-    assert stop.value.code == 130
-    assert "To continue: python binarygan.py --paper" in capsys.readouterr().err
-    out = tmp_path / "run"
-    figures = {"figure3-neurons.png", "figure4-histograms.png", "figure5-binarized.png"}
-    assert {path.name for path in out.glob("*.png")} == figures  # of experiments I and II
-
-    monkeypatch.setattr(binarygan, "train",
-                        lambda args: trained.append(binarygan.configuration(args)) or train(args))
-    run(*options)
-    # nothing is trained twice but the one that was stopped
-    assert len(trained) == 18 and len(set(trained)) == 17
-    figures |= {"figure6-gan-wgan.png", "figure7-cnn.png", "figure8-objectives.png"}
-    assert {path.name for path in out.glob("*.png")} == figures
-    for name in figures:
-        Image.open(out / name).load()
-    rows = [row["run"] for row in csv.DictReader((out / "results.csv").open())]
-    assert sorted(rows) == sorted(set(trained))
-    assert all(json.loads((out / row / "options.json").read_text())["anneal"] == 1.2
-               for row in rows)
-    assert {f"sbn-{objective}-mlp-none-seed{seed}" for objective in ("gan", "wgan", "wgan-gp")
-            for seed in (0, 1, 2)} <= set(rows)
-    table = capsys.readouterr().out.splitlines()[-18:-1]
-    assert [line.split()[0] for line in table] == rows
+def test_mps_is_refused_where_it_lacks_a_derivative(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    with pytest.raises(ValueError, match="max pooling"):
+        binarygan.Options(device="mps", arch="cnn")
+    assert binarygan.Options(device="mps", arch="cnn", objective="gan").arch == "cnn"

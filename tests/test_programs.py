@@ -1,0 +1,513 @@
+"""What every script does around its paper: options, interruptions, damage, and running alone."""
+
+import ast
+import importlib
+import json
+import math
+import os
+import re
+import runpy
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import PAPER, ROOT, SHORT, UNTRAINED, assert_same, checkpoint
+from PIL import Image
+
+import common
+
+TRAINED = [name for name in SHORT if name not in UNTRAINED]
+scripts = pytest.mark.parametrize("name", SHORT)
+trained = pytest.mark.parametrize("name", TRAINED)
+with_paper = pytest.mark.parametrize("name", PAPER)
+
+
+def refused(call, capsys, status: int = 2) -> str:
+    """The one line with which a program ends that refuses to go on."""
+    with pytest.raises(SystemExit) as stop:
+        call()
+    if isinstance(stop.value.code, str):  # sys.exit(line): status 1
+        assert status == 1 and "\n" not in stop.value.code
+        return stop.value.code
+    assert stop.value.code == status
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def contents(folder: Path) -> dict:
+    """What the files below a folder contain."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# ---- runs ---------------------------------------------------------------------------------------
+
+
+@scripts
+def test_smoke(name, short, capsys):
+    run = short(name)
+    epochs = () if name in UNTRAINED else ("--epochs", "2")
+    out = run(*epochs, "--seed", "3")
+    results = json.loads((out / "results.json").read_text(), parse_constant=pytest.fail)
+    assert {item.name for item in fields(run.script.Options)} <= results.keys()
+    assert results["seed"] == 3 and results["device"] == "cpu" and results["torch"]
+    printed = capsys.readouterr().out.splitlines()
+    assert "on cpu" in printed[0] and str(out) in printed[-1]
+    pictures = [*out.rglob("*.png"), *out.rglob("*.gif")]
+    assert any("figure" in picture.name for picture in pictures)
+    for picture in pictures:
+        Image.open(picture).load()
+    if name in TRAINED:
+        assert (out / "samples" / "epoch-002.png") in pictures
+        header, *rows = (out / "metrics.csv").read_text().splitlines()
+        assert rows and all(math.isfinite(float(value)) for row in rows for value in row.split(","))
+        saved = checkpoint(out)
+        assert saved["epoch"] == 2 and saved["script"] == f"{name}.py"
+
+
+@trained
+def test_resumed_equals_uninterrupted_and_seeds_differ(name, short):
+    run = short(name)
+    whole, part = run("--epochs", "3", out="whole"), run("--epochs", "1", out="part")
+    run("--resume", str(part), "--epochs", "3")
+    a, b = checkpoint(whole), checkpoint(part)
+    assert_same(a, b)
+    for file in whole.rglob("*.*"):
+        if file.suffix in (".csv", ".png", ".gif"):
+            assert file.read_bytes() == (part / file.relative_to(whole)).read_bytes(), file.name
+    a, b = (json.loads((out / "results.json").read_text()) for out in (whole, part))
+    assert {key for key in a if a[key] != b[key]} <= {"training_seconds", "evaluation_seconds"}
+
+    other = checkpoint(run("--epochs", "1", "--seed", "1", out="other"))
+    networks = [key for key, value in other.items() if isinstance(value, dict) and any(
+        isinstance(weight, torch.Tensor) and weight.dim() > 1 for weight in value.values())]
+    assert networks
+    for network in networks:
+        assert any(not torch.equal(weight, checkpoint(part)[network][key])
+                   for key, weight in other[network].items() if weight.dim() > 1)
+
+
+@trained
+def test_as_in_a_notebook(name, short, tmp_path, monkeypatch):
+    """train() returns the results, at once where they are there, and leaves nothing behind."""
+    script = short(name).script
+    words = SHORT[name][0].replace("--", "").replace("-", "_").split()
+    table = {item.name: type(item.default) for item in fields(script.Options)}
+    options = script.Options(epochs=1, device="cpu", **{
+        key: table[key](value) for key, value in zip(words[::2], words[1::2])})
+    settings = (torch.get_num_threads, torch.get_default_device, torch.get_default_dtype,
+                torch.get_float32_matmul_precision)
+    before = [setting() for setting in settings]
+    results = script.train(options, tmp_path / "run")
+    assert before == [setting() for setting in settings]
+    assert json.loads((tmp_path / "run" / "results.json").read_text()) == results
+    monkeypatch.setattr(script, "build", lambda *_: pytest.fail("trained again"))
+    assert script.train(options, tmp_path / "run") == results
+
+
+@trained
+def test_interrupted_run_is_continued_by_the_command_that_it_prints(name, short, monkeypatch,
+                                                                    capsys, tmp_path):
+    run = short(name)
+    whole = run("--epochs", "2", out="whole")
+    script, calls = run.script, []
+    algorithm = script.train_epoch
+
+    def interrupted(*args, **names):
+        calls.append(1)
+        for row in algorithm(*args, **names):
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            yield row
+
+    with monkeypatch.context() as patch:
+        patch.setattr(script, "train_epoch", interrupted)
+        last = refused(lambda: run("--epochs", "2", out="a folder"), capsys, status=130)
+    out = tmp_path / "a folder"
+    assert checkpoint(out)["epoch"] == 1 and not list(out.glob("*.part"))
+    command = shlex.split(last.partition("To continue: ")[2])
+    assert command[0] == "python" and Path(command[1]).name == f"{name}.py"
+    script.main(command[2:])
+    assert_same(checkpoint(whole), checkpoint(out))
+
+
+@trained
+@pytest.mark.parametrize("where", ("mnist", "save_checkpoint", "save_grid"))
+def test_ctrl_c_before_the_first_epoch(name, where, short, monkeypatch, capsys, tmp_path):
+    """A folder exists only where it can be resumed, and what is advised works."""
+    run = short(name)
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(common, where, stop)
+        try:
+            last = refused(lambda: run("--epochs", "1"), capsys, status=130)
+        except pytest.fail.Exception:
+            pytest.skip(f"{name} has no {where}")
+    if (tmp_path / "run").exists():
+        run.script.main(shlex.split(last.partition("To continue: ")[2])[2:])
+        assert checkpoint(tmp_path / "run")["epoch"] == 1
+    else:
+        assert last == "Interrupted; there was nothing to keep yet."
+        run("--epochs", "1")
+
+
+@trained
+@pytest.mark.parametrize("what", ("loss", "weight"))
+def test_what_is_not_finite_stops_the_run(name, what, short, monkeypatch, capsys, tmp_path):
+    """The last step of the second epoch breaks; the checkpoint of the first stays."""
+    run = short(name)
+    script, epochs = run.script, []
+    algorithm = script.train_epoch
+
+    def breaks(*args, **names):
+        epochs.append(1)
+        network = next(arg for arg in [*args, *names.values()] if isinstance(arg, torch.nn.Module))
+        rows = list(algorithm(*args, **names))
+        if len(epochs) == 2 and what == "loss":
+            rows[-1] = rows[-1] * math.nan
+        if len(epochs) == 2 and what == "weight":
+            with torch.no_grad():
+                next(network.parameters()).view(-1)[0] = math.inf
+        yield from rows
+
+    monkeypatch.setattr(script, "train_epoch", breaks)
+    line = refused(lambda: run("--epochs", "3"), capsys, status=1)
+    assert line.startswith(f"{name}.py: error: a {what}") and "is not finite" in line
+    assert "epoch 2" in line and str(tmp_path / "run") in line or "holds epoch 1" in line
+    assert checkpoint(tmp_path / "run")["epoch"] == 1
+
+
+@trained
+def test_a_full_disk_ends_with_one_line(name, short, monkeypatch, capsys, tmp_path):
+    run, write = short(name), Path.write_bytes
+
+    def full(path, content):
+        write(path, content[:100])
+        raise OSError(28, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        line = refused(lambda: run("--epochs", "1"), capsys, status=1)
+    assert line.startswith(f"{name}.py: error: ") and "No space left" in line
+    assert not (tmp_path / "run").exists()
+
+    out = run("--epochs", "1")
+    before = contents(out)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        refused(lambda: run("--resume", str(out), "--epochs", "2"), capsys, status=1)
+    assert (out / "checkpoint.pt").read_bytes() == before[out / "checkpoint.pt"]
+    assert not list(out.glob("*.part"))
+
+
+@trained
+def test_damaged_files(name, short, capsys, monkeypatch):
+    run = short(name)
+    out = run("--epochs", "1")
+    results = (out / "results.json").read_text()
+    for text in (results[:50], "", "[]", "{}", "null"):
+        (out / "results.json").write_text(text)  # not finished, then; the last step is made again
+        run("--resume", str(out))
+        assert json.loads((out / "results.json").read_text()).keys() == json.loads(results).keys()
+    whole = (out / "checkpoint.pt").read_bytes()
+    saved = checkpoint(out)
+    for damage in (whole[:1000], b"", None, {"script": "other.py"}, {"options": {"seed": 1}}):
+        if isinstance(damage, dict):
+            torch.save(saved | damage, out / "checkpoint.pt")
+        elif damage is None:
+            (out / "checkpoint.pt").unlink()
+        else:
+            (out / "checkpoint.pt").write_bytes(damage)
+        line = refused(lambda: run("--resume", str(out), "--epochs", "2"), capsys)
+        assert f"{out} holds no whole run of {name}.py" in line
+        assert ("other.py made it" in line) == (damage == {"script": "other.py"})
+
+
+# ---- options ------------------------------------------------------------------------------------
+
+
+@scripts
+def test_bad_options_end_with_one_line_and_change_nothing(name, monkeypatch, capsys, tmp_path):
+    script = importlib.import_module(name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    bad = [(["--device", "cuda"], "there is no cuda here; accepted: auto, cpu"),
+           (["--device", "mps"], "there is no mps here"),
+           (["--out", "here"], "--out: here exists"),
+           (["--colour", "red"], "unrecognized arguments: --colour red")]
+    for item in fields(script.Options):
+        accepted, flag = item.metadata["accepted"], common.flag(item.name)
+        if isinstance(item.default, str):
+            bad += [([flag, "xor"], f"{flag}: 'xor' is not one of {', '.join(accepted)}")
+                    for _ in accepted[:1]]
+            continue
+        for value in ("many", "nan", accepted[0] - 1, accepted[1] + 1):
+            kind = "a whole number" if isinstance(item.default, int) else "a number"
+            bad.append(([f"{flag}={value}"], f"is not {kind} from {accepted[0]} to {accepted[1]}"))
+    if {"batch_size", "train_size"} <= {item.name for item in fields(script.Options)}:
+        bad.append((["--batch-size", "64", "--train-size", "63"],
+                    "--batch-size: 64 is more than --train-size 63"))
+    if name in TRAINED:
+        bad += [(["--resume", "nowhere"], f"nowhere holds no whole run of {name}.py"),
+                (["--resume", "here", "--out", "there"], "--resume: not allowed with")]
+    if name in PAPER:
+        bad += [(["--jobs", "2"], "--jobs: goes with --paper"),
+                (["--paper", "--jobs", "0"], "--jobs: goes with --paper, and is a whole number"),
+                (["--paper", "--seed", "1"], "--seed: --paper goes through its values itself")]
+    for argv, complaint in bad:
+        line = refused(lambda: script.main(argv), capsys)
+        assert line.startswith(f"{name}.py: error: ") and complaint in line, argv
+    assert [path.name for path in tmp_path.rglob("*")] == ["here"]
+
+
+@scripts
+def test_options_in_a_notebook_are_checked(name):
+    script = importlib.import_module(name)
+    for change in ({"seed": -1}, {"seed": "0"}, {"seed": 0.5}, {"device": "tpu"}):
+        with pytest.raises(ValueError, match=f"--{next(iter(change))}: .* is not "):
+            script.Options(**change)
+
+
+@trained
+def test_resume_keeps_the_options(name, short, capsys, tmp_path):
+    run = short(name)
+    out = run("--epochs", "2", "--seed", "5")
+    before = contents(out)
+    for argv, complaint in ((["--seed", "1"], "--seed: the run in"),
+                            (["--batch-size", "8"], "--batch-size: the run in"),
+                            (["--epochs", "1"], "has 2 already")):
+        line = refused(lambda: run("--resume", str(out), *argv), capsys)
+        assert complaint in line and str(out) in line
+    assert contents(out) == before
+    line = refused(lambda: run("--epochs", "2"), capsys)  # the same folder again
+    assert f"continue the run in it with python {name}.py --resume {out}" in line.replace("../", "")
+
+
+@scripts
+def test_help_shows_defaults_and_examples(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / f"{name}.py"), run_name="__main__")
+    assert stop.value.code == 0
+    shown = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert shown.partition("examples:")[2].count(f"python {name}.py") >= 2
+    for item in fields(importlib.import_module(name).Options):
+        assert f"{item.metadata['meaning']} (default: {item.default})" in shown
+
+
+@scripts
+def test_two_runs_in_the_same_second_are_two_runs(name, monkeypatch):
+    script = importlib.import_module(name)
+    folders = set()
+    monkeypatch.setattr(script, "train", lambda options, out: folders.add(out) or {})
+    for _ in range(2):
+        script.main([])
+        time.sleep(0.01)
+    assert len(folders) == 2 and all(out.parts[:2] == ("runs", name) for out in folders)
+
+
+# ---- the paper's runs ---------------------------------------------------------------------------
+
+
+@with_paper
+def test_paper_trains_all_and_continues(name, short, monkeypatch, capsys, tmp_path):
+    run = short(name)
+    script, begun, train = run.script, [], run.script.train
+    for slow in ("save_figures", "tsne"):  # of every run; test_smoke looks at them
+        if hasattr(script, slow):
+            monkeypatch.setattr(script, slow, SHORT[name][1].get(slow, lambda *_: None))
+
+    def stops_at_the_third(options, out):
+        begun.append(out.name)
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+        return train(options, out)
+
+    argv = ["--paper", "--jobs", "1"] + ([] if name in UNTRAINED else ["--epochs", "1"])
+    with monkeypatch.context() as patch:
+        patch.setattr(script, "train", stops_at_the_third)
+        line = refused(lambda: run(*argv, out="a paper"), capsys, status=130)
+    assert "--paper" in line and shlex.split(line)[-1] == str(tmp_path / "a paper")
+
+    monkeypatch.setattr(script, "train",
+                        lambda options, out: begun.append(out.name) or train(options, out))
+    out = run(*argv, out="a paper")
+    assert any(path.name.startswith(("figure", "digits")) for path in out.glob("*.png"))
+    for picture in out.glob("*.png"):
+        Image.open(picture).load()
+    header, *rows = (out / "results.csv").read_text().splitlines()
+    assert header.startswith("run,")
+    assert sorted(row.split(",")[0] for row in rows) == sorted({*begun})
+    assert all((out / folder / "results.json").exists() for folder in begun)
+    assert "training_seconds" in header
+
+
+def test_jobs_give_the_same_bits_and_an_error_leaves_the_others(tmp_path, capfd):
+    """Two at a time, in processes of one thread each; the one with an absurd rate fails."""
+    import gan_toy
+
+    options = {"a": gan_toy.Options(epochs=2, batch_size=16, device="cpu"),
+               "b": gan_toy.Options(epochs=2, batch_size=16, device="cpu", lr=10.0,
+                                    objective="wgan-gp"),
+               "c": gan_toy.Options(epochs=2, batch_size=16, device="cpu", seed=1)}
+    runs = {tmp_path / name: of_run for name, of_run in options.items()}
+    rows = []
+    with pytest.raises(ChildProcessError, match="1 of 3 runs failed: b"):
+        for row in common.train_all(gan_toy.train, runs, 2):
+            rows.append(row["run"])
+    assert sorted(rows) == ["a", "c"] and "b: error: " in capfd.readouterr().err
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        gan_toy.train(options["a"], tmp_path / "alone")
+    finally:
+        torch.set_num_threads(threads)
+    assert_same(checkpoint(tmp_path / "a"), checkpoint(tmp_path / "alone"))
+
+
+def test_ctrl_c_stops_all_jobs(tmp_path):
+    """And the command to continue is the last line."""
+    argv = [sys.executable, str(ROOT / "gan_toy.py"), "--paper", "--jobs", "2", "--out", "all"]
+    program = subprocess.Popen(argv, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+                               text=True, start_new_session=True,
+                               env=os.environ | {"MPLBACKEND": "agg"})
+    for _ in range(600):
+        if len(list(tmp_path.glob("all/*/checkpoint.pt"))) == 2:
+            break
+        time.sleep(0.1)
+    os.killpg(program.pid, signal.SIGINT)  # as the terminal does
+    out, err = program.communicate(timeout=60)
+    assert program.returncode == 130, err
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].endswith("gan_toy.py --paper --jobs 2 --out all")
+    with pytest.raises(ProcessLookupError):
+        os.killpg(program.pid, 0)  # nothing of it is left
+    assert not list(tmp_path.rglob("*.part"))
+
+
+# ---- files --------------------------------------------------------------------------------------
+
+ONE_BY_ONE = """
+import importlib, os, sys
+for name, options in {runs}.items():
+    os.chdir({folder!r} + "/" + name)
+    sys.path[0] = os.getcwd()
+    for known in {{*{runs}, "common"}} & {{*sys.modules}}:
+        del sys.modules[known]
+    script = importlib.import_module(name)
+    for constant, value in {constants}[name].items():
+        setattr(script, constant, value)
+    script.main(options.split())
+"""
+
+
+def test_every_script_runs_alone(tmp_path):
+    """With common.py and data/ beside it, in a folder with nothing else; all in one process."""
+    runs, constants = {}, {}
+    for name, (options, values) in SHORT.items():
+        (tmp_path / name).mkdir()
+        for file in (f"{name}.py", "common.py"):
+            shutil.copy(ROOT / file, tmp_path / name)
+        os.symlink(ROOT / "data", tmp_path / name / "data")
+        runs[name] = options + ("" if name in UNTRAINED else " --epochs 1")
+        constants[name] = {key: value for key, value in values.items() if not callable(value)}
+    program = ONE_BY_ONE.format(runs=runs, constants=constants, folder=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stderr
+    for name in SHORT:
+        (out,) = (tmp_path / name / "runs" / name).iterdir()
+        assert (out / "results.json").exists()
+
+
+def test_a_changed_copy_continues_with_itself(short, tmp_path, capsys):
+    """Its hints name the copy, and the original does not go on with its runs."""
+    shutil.copy(ROOT / "binarygan.py", tmp_path / "my_gan.py")
+    sys.path.insert(0, str(tmp_path))
+    try:
+        copy = importlib.import_module("my_gan")
+        original = short("binarygan")
+        copy.critic_steps, copy.SAMPLES = original.script.critic_steps, original.script.SAMPLES
+        out = tmp_path / "run"
+        argv = [*SHORT["binarygan"][0].split(), "--epochs", "1", "--out", str(out)]
+        copy.main(argv)
+        line = refused(lambda: copy.main(argv), capsys)
+        assert f"my_gan.py --resume {out}" in line
+        line = refused(lambda: original("--resume", str(out)), capsys)
+        assert line.endswith(f"{out} holds no whole run of binarygan.py; my_gan.py made it")
+    finally:
+        sys.path.remove(str(tmp_path))
+        del sys.modules["my_gan"]
+
+
+def test_a_console_that_cannot_print_the_folder(tmp_path):
+    code = ("import common, torch; from pathlib import Path; import sys;"
+            "common.say('\\u2603 done')")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True,
+                          env=os.environ | {"PYTHONIOENCODING": "cp1252"})
+    assert done.returncode == 0 and done.stdout.strip() == b"\\u2603 done"
+
+
+def above_the_line(name: str) -> ast.Module:
+    """The part of a script above `# ---- run`, but for its docstring, imports and Options."""
+    text = (ROOT / f"{name}.py").read_text()
+    paper, line, _ = text.partition("# ---- run")
+    assert line, f"{name}.py has no line '# ---- run'"
+    module = ast.parse(paper)
+    module.body = [node for node in module.body
+                   if not isinstance(node, (ast.Import, ast.ImportFrom, ast.If))
+                   and not (isinstance(node, ast.ClassDef) and node.name == "Options")]
+    return module
+
+
+TWO_STEPS = {  # the code that a student would write below the pasted part
+    "binarygan": """
+G, D = generator("mlp", "none"), discriminator("mlp", "none")
+batches = iter(lambda: torch.rand(4, 784).round(), None)
+losses = train_epoch(G, D, optimizer(G, 1e-4, "wgan-gp"), optimizer(D, 1e-4, "wgan-gp"),
+                     batches, range(25, 27), 1.0, "sbn", "wgan-gp")""",
+}
+
+
+@trained
+def test_the_paper_can_be_pasted_into_an_empty_module(name):
+    """Networks, objective and algorithm need nothing but torch and the constants, for two steps."""
+    imports = ("import math, copy, itertools\nimport torch\nfrom torch import Tensor, nn\n"
+               "from torch.nn import functional\nfrom torch.nn.functional import *\n"
+               "from collections.abc import *\nfrom pathlib import Path\n")
+    module = {"__name__": "coursework"}
+    exec(compile(imports, "imports", "exec"), module)
+    exec(compile(above_the_line(name), name, "exec"), module)
+    exec(compile(TWO_STEPS[name], "two steps", "exec"), module)
+    rows = list(module["losses"])
+    assert len(rows) == 2 and all(torch.as_tensor(row).isfinite().all() for row in rows)
+
+
+@scripts
+def test_shape(name):
+    """Short, no bundles above the line, no script imports another."""
+    text = (ROOT / f"{name}.py").read_text()
+    assert len(text.splitlines()) <= 450
+    for node in ast.walk(above_the_line(name)):
+        if isinstance(node, (ast.FunctionDef, ast.Lambda)):
+            names = {arg.arg for arg in [*node.args.args, *node.args.kwonlyargs]}
+            assert not names & {"args", "options", "parts", "state", "data", "modules"}, node.name
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            imported = {alias.name for alias in node.names} | {getattr(node, "module", None)}
+            assert not imported & {*SHORT}
+
+
+def test_every_script_is_tested_here():
+    assert {path.stem for path in ROOT.glob("*.py")} == {*SHORT, "common"}
+    assert {*PAPER} == {path.stem for path in ROOT.glob("*.py") if "\ndef paper(" in path.read_text()}
