@@ -1,7 +1,17 @@
 """Tests of common.py: the data and its errors, minibatches, neighbors, pictures."""
 
+import gzip
+import os
+import random
+import re
 import shutil
+import socket
+import subprocess
+import sys
+import threading
 from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy
 import pytest
@@ -13,6 +23,10 @@ from torchvision.datasets import MNIST
 import common
 
 RAW = ROOT / "data" / "MNIST" / "raw"
+CPU = torch.device("cpu")
+
+
+# ---- data ---------------------------------------------------------------------------------------
 
 
 def test_mnist_is_what_it_should_be(data):
@@ -25,44 +39,275 @@ def test_mnist_is_what_it_should_be(data):
                                                 5421, 5918, 6265, 5851, 5949]
 
 
+def idx(values: torch.Tensor) -> bytes:
+    """An idx file with these unsigned bytes."""
+    sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
+    return bytes([0, 0, 8, values.dim()]) + sizes + values.to(torch.uint8).numpy().tobytes()
+
+
 @pytest.fixture
-def raw(tmp_path, monkeypatch):
-    """A copy of the .gz files, and no mirror to fetch others from."""
+def small() -> dict[str, torch.Tensor]:
+    """A data set of a few images, under MNIST's names."""
+    stream = torch.Generator().manual_seed(0)
+    arrays = {}
+    for part, count in (("train", 5), ("t10k", 3)):
+        arrays[f"{part}-images-idx3-ubyte"] = torch.randint(256, (count, 28, 28), generator=stream)
+        arrays[f"{part}-labels-idx1-ubyte"] = torch.randint(10, (count,), generator=stream)
+    return arrays
+
+
+@pytest.fixture
+def raw(tmp_path, small, monkeypatch) -> Path:
+    """A folder with those four as .gz files, and no mirror to fetch others from."""
     monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])
     folder = tmp_path / "MNIST" / "raw"
     folder.mkdir(parents=True)
-    for file in RAW.glob("*.gz"):
-        shutil.copy(file, folder)
+    for name, array in small.items():
+        (folder / f"{name}.gz").write_bytes(gzip.compress(idx(array)))
     return folder
 
 
-def load(raw):
-    return common.mnist(raw.parent.parent, torch.device("cpu"))
+def load(raw: Path) -> tuple[torch.Tensor, ...]:
+    return common.mnist(raw.parent.parent, CPU)
 
 
-def test_unpacks_without_network_and_without_a_word(raw, capfd):
-    assert load(raw)[0].shape == (60_000, 784)
-    assert capfd.readouterr().out == ""
+def assert_is(tensors: tuple[torch.Tensor, ...], arrays: dict[str, torch.Tensor]) -> None:
+    """That these were loaded."""
+    train_x, train_y, test_x, test_y = tensors
+    for x, y, part in ((train_x, train_y, "train"), (test_x, test_y, "t10k")):
+        assert x.dtype == torch.float32 and y.dtype == torch.int64
+        assert torch.equal((x * 255).round().long().view(-1, 28, 28),
+                           arrays[f"{part}-images-idx3-ubyte"])
+        assert torch.equal(y, arrays[f"{part}-labels-idx1-ubyte"])
 
 
-@pytest.mark.parametrize("name", common.UNPACKED_BYTES)
-def test_missing_file_is_named(raw, name):
-    (raw / f"{name}.gz").unlink()
-    with pytest.raises(OSError, match=f"{name}.gz is missing or damaged"):
+def contents(folder: Path) -> dict:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def fails(raw: Path) -> str:
+    """The one line with which loading fails; the folder stays as it is."""
+    before = contents(raw.parent)
+    with pytest.raises(OSError) as error:
         load(raw)
+    assert contents(raw.parent) == before and {*raw.iterdir()} == {*before}
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
-def test_damaged_archive_is_named(raw):
-    archive = raw / "t10k-images-idx3-ubyte.gz"
-    archive.write_bytes(archive.read_bytes()[:-100])
-    with pytest.raises(OSError, match="t10k-images-idx3-ubyte.gz is missing or damaged"):
-        load(raw)
+def test_the_same_bits_as_torchvision_and_nothing_is_unpacked(data, tmp_path, capfd):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for file in RAW.glob("*.gz"):
+        shutil.copy(file, raw)
+    tensors = load(raw)
+    assert capfd.readouterr() == ("", "")
+    assert len([*raw.iterdir()]) == 4
+    for train, x, y in ((True, *tensors[:2]), (False, *tensors[2:])):
+        expected = MNIST(tmp_path, train=train, download=True)  # unpacks
+        assert torch.equal(x, expected.data.flatten(1).float() / 255)
+        assert torch.equal(y, expected.targets) and y.dtype == expected.targets.dtype
 
 
-def test_damaged_unpacked_file_is_named(raw):
-    (raw / "train-images-idx3-ubyte").write_bytes(b"half a file")
-    with pytest.raises(OSError, match="train-images-idx3-ubyte is damaged.*delete it"):
-        load(raw)
+def test_another_data_set_under_these_names_is_used_and_left_alone(raw, small, capsys):
+    before = contents(raw)
+    assert_is(load(raw), small)
+    assert contents(raw) == before
+    out, err = capsys.readouterr()
+    assert out == ""
+    warnings = err.strip().splitlines()
+    assert len(warnings) == 4  # one for each file
+    for name in small:
+        assert sum(f"{name}.gz is not MNIST's" in line and "goes on with it" in line
+                   for line in warnings) == 1
+
+
+def test_an_unpacked_file_is_used_only_where_there_is_no_gz(raw, small):
+    for name, array in small.items():
+        (raw / name).write_bytes(idx(torch.zeros_like(array)))
+    assert_is(load(raw), small)
+    for name, array in small.items():
+        (raw / f"{name}.gz").unlink()
+        (raw / name).write_bytes(idx(array))
+    assert_is(load(raw), small)
+    assert len([*raw.iterdir()]) == 4  # and nothing is downloaded
+    (raw / "t10k-labels-idx1-ubyte").write_bytes(b"half a file")
+    assert "t10k-labels-idx1-ubyte is damaged" in fails(raw)
+
+
+@pytest.mark.parametrize("name, array, message", [
+    ("train-images-idx3-ubyte", torch.zeros(5, 32, 32), "train-.*: 5 images of 32 x 32 pixels"),
+    ("train-images-idx3-ubyte", torch.zeros(4, 28, 28), "train-.*: 4 images .* 5 labels"),
+    ("t10k-labels-idx1-ubyte", torch.zeros(4), "t10k-.*: 3 images .* 4 labels"),
+    ("t10k-labels-idx1-ubyte", torch.tensor([0, 26, 1]), "t10k-.*: .* labels up to 26"),
+    ("t10k-images-idx3-ubyte", torch.zeros(0, 28, 28), "t10k-images-idx3-ubyte.gz is damaged"),
+    ("t10k-images-idx3-ubyte", torch.zeros(3, 784), "t10k-images-idx3-ubyte.gz is .* no idx file"),
+])
+def test_a_file_that_does_not_fit_is_named(raw, name, array, message):
+    (raw / f"{name}.gz").write_bytes(gzip.compress(idx(array)))
+    line = fails(raw)
+    assert str(raw) in line and re.search(message, line)
+
+
+def test_a_damaged_file_is_named(raw, small):
+    random.seed(0)
+    whole = gzip.compress(idx(small["train-images-idx3-ubyte"]))
+    long, half = idx(small["train-images-idx3-ubyte"]) + b"0", whole[:-100]
+    damaged = [b"", b"no gzip file", half, whole[:5], whole[:-3], gzip.compress(b""),
+               gzip.compress(b"text"), gzip.compress(long), gzip.compress(long[:-2])]
+    for _ in range(20):
+        place = random.randrange(10, len(whole))  # after the gzip header
+        damaged.append(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+    for content in damaged:
+        (raw / "train-images-idx3-ubyte.gz").write_bytes(content)
+        assert "train-images-idx3-ubyte.gz is damaged" in fails(raw)
+
+
+def test_data_beside_common_are_found_from_another_folder(raw, small, tmp_path, monkeypatch):
+    there, here = tmp_path / "there", tmp_path / "here"
+    for folder in (there, here):
+        folder.mkdir()
+    monkeypatch.setattr(common, "__file__", str(there / "common.py"))
+    monkeypatch.chdir(here)
+    shutil.copytree(tmp_path / "MNIST", there / "data" / "MNIST")
+    (here / "data").mkdir()  # a folder of that name that holds other data
+    assert_is(common.mnist("data", CPU), small)
+    other = {name: array // 2 for name, array in small.items()}
+    (here / "data" / "MNIST" / "raw").mkdir(parents=True)
+    for name, array in other.items():
+        (here / "data" / "MNIST" / "raw" / name).write_bytes(idx(array))
+    assert_is(common.mnist("data", CPU), other)  # the nearer goes first
+
+
+@pytest.fixture
+def mirror(small, monkeypatch):
+    """A mirror with the small data set, for which MNIST's checksums are changed; its address.
+
+    `mirror.answers` holds what it sends, and `mirror.asked` the names of the files asked for.
+    """
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            name = self.path[1:]
+            self.server.asked.append(name)
+            content = self.server.answers.get(name)
+            self.send_response(200 if content else 404)
+            self.end_headers()
+            self.wfile.write(content or b"not here")
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.asked = []
+    server.answers = {f"{name}.gz": gzip.compress(idx(array)) for name, array in small.items()}
+    server.address = f"http://127.0.0.1:{server.server_port}/"
+    monkeypatch.setattr(common, "FILES", {n: common.md5(idx(array)) for n, array in small.items()})
+    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/", server.address])
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_what_is_missing_is_downloaded_and_nothing_else(small, mirror, tmp_path, capfd):
+    raw = tmp_path / "new" / "MNIST" / "raw"
+    assert_is(load(raw), small)
+    assert capfd.readouterr().out.count("downloading") == 1
+    assert {path.name: path.read_bytes() for path in raw.iterdir()} == mirror.answers
+    assert sorted(mirror.asked) == sorted(mirror.answers)
+
+    (raw / "t10k-labels-idx1-ubyte.gz").unlink()
+    own = small | {"t10k-images-idx3-ubyte": torch.zeros(3, 28, 28, dtype=torch.long)}
+    (raw / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(torch.zeros(3, 28, 28))))
+    mirror.asked.clear()
+    assert_is(load(raw), own)
+    assert mirror.asked == ["t10k-labels-idx1-ubyte.gz"]
+
+
+def test_two_first_runs_at_once(small, mirror, tmp_path, monkeypatch):
+    opened, meeting, loaded = common.urlopen, threading.Barrier(2, timeout=60), []
+
+    def together(*args, **names):  # both see that a file is missing before either has it
+        meeting.wait()
+        return opened(*args, **names)
+
+    monkeypatch.setattr(common, "urlopen", together)
+    monkeypatch.setattr(MNIST, "mirrors", [mirror.address])
+    runs = [threading.Thread(target=lambda: loaded.append(common.mnist(tmp_path, CPU)))
+            for _ in range(2)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    for tensors in loaded:
+        assert_is(tensors, small)
+    assert len(loaded) == 2 and len(mirror.asked) == 8
+    files = (tmp_path / "MNIST" / "raw").iterdir()
+    assert {path.name: path.read_bytes() for path in files} == mirror.answers
+
+
+def test_a_download_does_not_replace_what_came_meanwhile(small, mirror, tmp_path, monkeypatch):
+    path = tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte.gz"
+    opened = common.urlopen
+
+    def slow(*args, **names):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"the user's")
+        return opened(*args, **names)
+
+    monkeypatch.setattr(common, "urlopen", slow)
+    monkeypatch.setattr(MNIST, "mirrors", [mirror.address])
+    common.download(path)
+    assert contents(tmp_path) == {path: b"the user's"}
+
+
+@pytest.mark.parametrize("answer", ["nobody", "silence", "404", "a page", "another file", "half"])
+def test_a_mirror_of_no_use(answer, raw, mirror, monkeypatch, capfd):
+    name = "train-labels-idx1-ubyte.gz"
+    whole = mirror.answers.pop(name)
+    (raw / name).unlink()
+    addresses = [mirror.address]
+    if answer == "nobody":
+        addresses = ["http://127.0.0.1:9/"]
+    if answer in ("a page", "another file", "half"):
+        mirror.answers[name] = {"a page": b"<html>", "another file": gzip.compress(b"other"),
+                                "half": whole[:-4]}[answer]
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        if answer == "silence":
+            addresses = [f"http://127.0.0.1:{silent.getsockname()[1]}/"] * 2
+        monkeypatch.setattr(MNIST, "mirrors", addresses)
+        monkeypatch.setattr(common, "SILENCE", 0.2)
+        line = fails(raw)
+    assert f"{raw / name} is missing" in line
+    assert f"put the four MNIST .gz files into {raw}" in line
+    assert capfd.readouterr().out == f"downloading {name}\n"
+
+
+def test_an_unknown_backend_of_matplotlib_is_no_obstacle(tmp_path):
+    """Jupyter sets MPLBACKEND, for a backend that need not be installed."""
+    program = ("import os, common; print(os.environ['MPLBACKEND']); "
+               "common.save_curves({'': {'a': ([1, 2], [3, 4])}}, 'curves.png', ''); "
+               "import matplotlib; print(matplotlib.rcParams['backend'])")
+    runs = {}
+    for backend in ("nosuch", "svg"):
+        (tmp_path / backend).mkdir()
+        runs[backend] = subprocess.Popen(
+            [sys.executable, "-c", program], cwd=tmp_path / backend, text=True,
+            env=os.environ | {"MPLBACKEND": backend, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    for backend, run in runs.items():
+        out, err = run.communicate()
+        assert run.returncode == 0 and err == ""
+        assert out.splitlines()[0] == backend  # for the programs that this one starts
+        assert Image.open(tmp_path / backend / "curves.png").size > (300, 300)
+    assert out.splitlines()[1] == "svg"  # in a notebook, for its own pictures
+
+
+# ---- minibatches and neighbors ------------------------------------------------------------------
 
 
 def test_a_pass_of_minibatches_shows_every_row_once():
@@ -76,12 +321,20 @@ def test_a_pass_of_minibatches_shows_every_row_once():
     assert len(left_out) > 3  # nor is it always the same row that is skipped
 
 
+def test_fewer_rows_than_a_minibatch_are_refused():
+    with pytest.raises(ValueError, match="3 rows do not fill a minibatch of 4"):
+        next(common.minibatches(torch.zeros(3, 1), 4))
+
+
 def test_nearest_against_all_distances(data):
     queries, references = data[2][:600], data[0][:1000]
     index, distance = common.nearest(queries, references)
     every = torch.cdist(queries.double(), references.double())
     assert torch.equal(index, every.argmin(1))
     assert torch.allclose(distance.double(), every.min(1).values, rtol=1e-5)
+
+
+# ---- pictures -----------------------------------------------------------------------------------
 
 
 def test_grid_shows_the_images_in_reading_order(tmp_path, data):
@@ -109,6 +362,20 @@ def test_gif_runs_from_the_first_picture_to_the_last(tmp_path, pictures, frames)
         gif.seek(frame)
         shades.append(gif.convert("L").getpixel((0, 0)))
     assert shades == sorted(shades) and (shades[0], shades[-1]) == (0, pictures - 1)
+
+
+def test_gif_shows_pictures_by_number(tmp_path):
+    for number in (9, 99, 999, 1000, 1001):
+        Image.new("L", (4, 4), number // 10).save(tmp_path / f"epoch-{number:03}.png")
+    common.save_gif(tmp_path.glob("epoch-*.png"), tmp_path / "all.gif")
+    gif = Image.open(tmp_path / "all.gif")
+    shades, milliseconds = [], []
+    for frame in range(gif.n_frames):
+        gif.seek(frame)
+        shades.append(gif.convert("L").getpixel((0, 0)))
+        milliseconds.append(gif.info["duration"])
+    assert shades == [0, 9, 99, 100]  # Pillow joins equal frames: 1000 and 1001
+    assert milliseconds == [500, 500, 500, 2500]
 
 
 def test_gif_in_color_keeps_points_on_a_surface(tmp_path):
@@ -144,7 +411,17 @@ def test_panels_and_curves_show_what_they_are_given(tmp_path, data, monkeypatch)
     assert right.lines[0].get_ydata().tolist() == [5, 6]
     assert right.get_legend().get_texts()[0].get_text() == "b"
     for name in ("panels.png", "curves.png"):
-        assert Image.open(tmp_path / name).size > (300, 300)
+        Image.open(tmp_path / name).load()
+
+
+def test_a_curve_of_one_point_is_seen(tmp_path):
+    pictures = []
+    for y in (2.0, numpy.nan):
+        path = tmp_path / f"{y}.png"
+        common.save_curves({"": {"a": ([1], [y]), "b": ([0, 1, 2], [1, 1, 3])}}, path, "x")
+        pictures.append(numpy.asarray(Image.open(path)))
+    differs = (pictures[0] != pictures[1]).any(2)
+    assert 1 < differs.sum() < 50  # a dot, and all else is the same
 
 
 def test_scatter_shows_every_label_in_its_color(tmp_path, monkeypatch):
@@ -161,4 +438,4 @@ def test_scatter_shows_every_label_in_its_color(tmp_path, monkeypatch):
     assert len({tuple(cloud.get_facecolor()[0]) for cloud in left.collections}) == 3
     (legend,) = figures[0].legends
     assert [text.get_text() for text in legend.get_texts()] == ["0", "4", "8"]
-    assert Image.open(tmp_path / "scatter.png").size > (300, 300)
+    Image.open(tmp_path / "scatter.png").load()
