@@ -1,0 +1,318 @@
+"""Recurrent discrimination: a GAN on MNIST whose discriminator reads sets of images.
+
+Ben Striner, "Bi-Directional Generative Recurrent Adversarial Networks", 2016, section 3.2. (The
+paper is anonymous; its code is not.) Section 3.1 is in recurrent_disc_toy.py, section 4 in
+bigran.py.
+
+The idea. A GAN collapses: its generator makes good ones, and nothing but ones. A discriminator
+that sees a single image cannot object: a one is a fine digit. If it sees several images, it can:
+so many ones in a row are unlikely among real digits. Recurrent discrimination is an LSTM that reads
+a set of k images, with a sigmoid after each of them. Output i has seen images 1 to i, and is the
+probability that they are real. With k = 1 it is an ordinary discriminator.
+
+The objective. D_i is the output after image i of a set, x are real images, G(z) generated ones; the
+means are over i and over sets. |W| is the sum of the absolute values of a network's weights.
+
+    D minimizes  - E[0.9 log D_i(x) + 0.1 log(1 - D_i(x))] - E[log(1 - D_i(G(z)))] + 1e-5 |W_D|  (1)
+    G minimizes  - E[log D_i(G(z))] + 1e-6 |W_G|                                                 (2)
+
+    figure 4  samples, k = 1       python recurrent_disc.py --set-size 1   figures4-6-k1.png
+    figure 5  samples, k = 2       python recurrent_disc.py --set-size 2   figures4-6-k2.png
+    figure 6  samples, k = 4       python recurrent_disc.py --set-size 4   figures4-6-k4.png
+    figures 4 to 6, three seeds    python recurrent_disc.py --paper        figures4-6.png,
+                                                                           digits-by-k.png
+
+The paper has no numbers for figures 4 to 6, but a claim: the larger k, the more modes. The
+author's samples for k = 1 show only ones, those for k = 4 mostly 3, 8, 0, 1 and 6. We count the
+digits, in three trainings for each k.
+
+Where this differs from the paper or the author's code (measured in docs/recurrent_disc.md):
+- The author's discriminator is bidirectional, so that each output has seen the whole set. The paper
+  speaks of an LSTM; with a plain one, output i has seen i images.
+- From the author's code, since the paper does not say: all sizes, z ~ N(0, 1), Adam and its rates,
+  which fall as 1 / (1 + decay step), the 0.9 and the L1 norms in (1) and (2), 4 steps of D per step
+  of G, 64 images a step in sets of k, and an epoch of 1,000 steps of G.
+- The L1 norms are those of matrices, as in the author's code; biases do not count.
+- G minimizes -log D, as in the author's code; the paper has log(1 - D), the minimax objective.
+- Weights are initialized as in PyTorch, the author's as in Keras of 2016. The gates of the LSTM are
+  sigmoids, where Keras had a piecewise linear function.
+"""
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+if __name__ == "__main__":  # before torch: waiting threads that spin slow down all else
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+from tqdm import tqdm
+
+import common
+from common import option
+
+# from the author's code:
+LATENT = 100  # numbers in z
+TARGET = 0.9  # of D on real images: "label smoothing"
+RATE_D, DECAY_D = 3e-4, 1e-4  # Adam's learning rate, and its decay
+RATE_G, DECAY_G = 1e-4, 4e-4
+L1_D, L1_G = 1e-5, 1e-6  # factors of the L1 norms
+D_STEPS = 4  # before each step of G
+STEPS_PER_EPOCH = 1000  # of G
+
+SAMPLES = 10_000  # generated images that the evaluation counts
+
+
+@dataclass(frozen=True)
+class Options:
+    """Default, accepted values and meaning of each; raises ValueError where one is not accepted."""
+
+    set_size: int = option(4, (1, 60_000), "k: images in a set")
+    epochs: int = option(10, (1, 10**6), "an epoch is 1,000 generator steps, not a pass through "
+                         "the data")
+    batch_size: int = option(64, (1, 60_000), "images in a minibatch, a multiple of the set size")
+    train_size: int = option(60_000, (1, 60_000), "train on the first N training images")
+    seed: int = option(0, (0, 10**9), "of weights, minibatches and noise")
+    device: str = option("auto", ("auto", "cpu", "cuda", "mps"), "auto is cuda, else cpu")
+    data: str = option("data", (), "folder of the data set")
+
+    def __post_init__(self):
+        common.check_options(self)
+        if self.batch_size % self.set_size:
+            raise ValueError(f"--batch-size: {self.batch_size} is not a multiple of --set-size "
+                             f"{self.set_size}")
+
+
+# ---- networks -----------------------------------------------------------------------------------
+
+
+def generator() -> nn.Sequential:
+    """G: z (..., 100) -> images (..., 784) in [0, 1]."""
+    return nn.Sequential(nn.Linear(LATENT, 256), nn.Tanh(), nn.Linear(256, 256), nn.Tanh(),
+                         nn.Linear(256, 784), nn.Sigmoid())
+
+
+class Discriminator(nn.Module):
+    """D: sets of k samples (N, k, inputs) -> logits (N, k) of the first 1, 2 ... k being real."""
+
+    def __init__(self, inputs: int):
+        super().__init__()
+        self.lstm = nn.LSTM(inputs, 256, batch_first=True)
+        self.readout = nn.Linear(256, 1)
+
+    def forward(self, sets: Tensor) -> Tensor:
+        hidden, _ = self.lstm(sets)
+        return self.readout(hidden).squeeze(-1)
+
+
+# ---- objectives ---------------------------------------------------------------------------------
+
+
+def cross_entropy(logits: Tensor, target: float) -> Tensor:
+    """The mean of -target log D - (1 - target) log(1 - D), with D the sigmoid of the logits."""
+    return (softplus(logits) - target * logits).mean()
+
+
+def discriminator_loss(D: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    """What D minimizes, (1) without the norm. real, fake (N, k, 784): sets of images."""
+    real_score, fake_score = D(torch.cat([real, fake])).chunk(2)
+    return cross_entropy(real_score, TARGET) + cross_entropy(fake_score, 0)
+
+
+def generator_loss(D: nn.Module, fake: Tensor) -> Tensor:
+    """What G minimizes, (2) without the norm. fake (N, k, 784): sets of images."""
+    return cross_entropy(D(fake), 1)
+
+
+def l1_norm(network: nn.Module) -> Tensor:
+    """|W|, the sum of the absolute values of all weights, biases left out; a scalar."""
+    return sum(w.abs().sum() for w in network.parameters() if w.dim() > 1)
+
+
+# ---- the algorithm ------------------------------------------------------------------------------
+
+
+def learning_rate(rate: float, decay: float, step: int) -> float:
+    """Adam's learning rate in step number `step`, counted from 0: Keras' decay."""
+    return rate / (1 + decay * step)
+
+
+def train_epoch(G: nn.Module, D: nn.Module, opt_g: torch.optim.Optimizer,
+                opt_d: torch.optim.Optimizer, batches: Iterator[Tensor], steps: Iterable[int],
+                sets: int, set_size: int) -> Iterator[Tensor]:
+    """Train G for the steps with these numbers, and D four times before each of them.
+
+    `batches` gives real images (sets * set_size, 784). After each generator step this yields the
+    last loss of D and that of G, without the norms; (2,), on the device of the networks.
+    """
+    device = next(G.parameters()).device
+    for step in steps:
+        with torch.no_grad():  # G is frozen while D learns: one pass for all of D's steps
+            fakes = G(torch.randn(D_STEPS, sets, set_size, LATENT, device=device))
+        for i, fake in enumerate(fakes):
+            opt_d.param_groups[0]["lr"] = learning_rate(RATE_D, DECAY_D, D_STEPS * step + i)
+            real = next(batches).view(sets, set_size, 784)
+            d_loss = discriminator_loss(D, real, fake)
+            opt_d.zero_grad()
+            (d_loss + L1_D * l1_norm(D)).backward()
+            opt_d.step()
+
+        opt_g.param_groups[0]["lr"] = learning_rate(RATE_G, DECAY_G, step)
+        fake = G(torch.randn(sets, set_size, LATENT, device=device))
+        g_loss = generator_loss(D, fake)
+        opt_g.zero_grad()
+        # D's parameters accumulate no gradient
+        (g_loss + L1_G * l1_norm(G)).backward(inputs=list(G.parameters()))
+        opt_g.step()
+        yield torch.stack([d_loss.detach(), g_loss.detach()])
+
+
+# ---- evaluation and figures ---------------------------------------------------------------------
+
+
+@torch.no_grad()
+def sample(G: nn.Module, count: int, seed: int) -> Tensor:
+    """`count` images, (count, 784), the same for a seed; the global random stream is left as it
+    was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return G(torch.randn(count, LATENT, device=next(G.parameters()).device))
+
+
+def save_digits_by_k(rows: list[dict], path: Path) -> None:
+    """The paper's claim as numbers: digits covered, and KL of the class distribution, against k.
+
+    Each row has set_size, digits and kl of one training.
+    """
+    sizes = sorted({row["set_size"] for row in rows})
+    titles = {"digits": "digits with at least 2% of the samples",
+              "kl": "KL(class distribution || training set's)"}
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    for axes, (name, title) in zip(figure.subplots(1, 2), titles.items()):
+        values = [[row[name] for row in rows if row["set_size"] == k] for k in sizes]
+        axes.vlines(sizes, [min(v) for v in values], [max(v) for v in values], "C0", linewidth=5,
+                    alpha=0.3, label="range")
+        axes.plot(sizes, [sum(v) / len(v) for v in values], "C0_-", markersize=16, label="mean")
+        axes.plot(sizes, values, "C1o", markersize=4)
+        axes.plot([], [], "C1o", markersize=4, label="one seed")
+        axes.set(title=title, xlabel="k, images in a set", xticks=sizes,
+                 ylim=(0, 1.1 * max(row[name] for row in rows)))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+# ---- run ----------------------------------------------------------------------------------------
+
+
+def configuration(options: Options) -> str:
+    """The name of a run: what makes it different from the others of the paper."""
+    return f"k{options.set_size}-seed{options.seed}"
+
+
+def build(options: Options, device: torch.device) -> dict:
+    """Networks and optimizers, new, by the names they have in checkpoint.pt."""
+    torch.manual_seed(options.seed)
+    G, D = generator().to(device), Discriminator(784).to(device)
+    opt_g, opt_d = (torch.optim.Adam(network.parameters(), fused=True) for network in (G, D))
+    return {"G": G, "D": D, "opt_g": opt_g, "opt_d": opt_d}
+
+
+def train(options: Options, out: Path) -> dict:
+    """Begin or continue the run in `out`, or just return its results where it has finished."""
+    if results := common.finished(options, out):
+        return results
+    device = common.pick_device(options.device)
+    train_x, train_y, test_x, test_y = common.mnist(options.data, device)
+    train_x, train_y = train_x[: options.train_size], train_y[: options.train_size]
+
+    state = build(options, device)
+    G, D, opt_g, opt_d = (state[name] for name in ("G", "D", "opt_g", "opt_d"))
+    first, log, seconds = common.begin(options, out, state, device)
+
+    def draw(epochs: int) -> None:
+        common.save_grid(sample(G, 100, options.seed), out / "samples" / f"epoch-{epochs:03}.png",
+                         columns=10)
+
+    draw(first)
+    n = STEPS_PER_EPOCH
+    with tqdm(total=options.epochs * n, initial=first * n, desc=out.name, unit=" steps") as bar:
+        for epoch in range(first, options.epochs):
+            start, steps = time.perf_counter(), range(epoch * n, (epoch + 1) * n)
+            torch.manual_seed(1_000_000 * (options.seed + 1) + epoch)  # all that an epoch needs
+            losses = train_epoch(
+                G, D, opt_g, opt_d, common.minibatches(train_x, options.batch_size), steps,
+                options.batch_size // options.set_size, options.set_size)
+            for row in common.mean_losses(losses, steps, bar):
+                log.append(row)
+                bar.set_postfix_str("epoch {}/{}, D {:.3f}, G {:.3f}".format(
+                    epoch + 1, options.epochs, *row[1:]))
+            seconds += time.perf_counter() - start
+            common.save_checkpoint(options, out, state, epoch + 1, log, seconds)
+            draw(epoch + 1)
+
+    images = sample(G, SAMPLES, options.seed)
+    save_figures(options, out, log, images)
+    results = common.parameter_counts(state) | common.label_statistics(
+        images, train_x, train_y, test_x, test_y)
+    return common.save_results(options, out, results, device, seconds)
+
+
+def save_figures(options: Options, out: Path, log: list, images: Tensor) -> None:
+    """metrics.csv, losses.png, training.gif and the paper's figure of one run."""
+    common.save_csv(("generator_step", "d_loss", "g_loss"), log, out / "metrics.csv")
+    steps, d_loss, g_loss = zip(*log)
+    common.save_curves({"losses": {"D": (steps, d_loss), "G": (steps, g_loss)}},
+                       out / "losses.png", "generator step")
+    common.save_gif(sorted((out / "samples").glob("epoch-*.png")), out / "training.gif")
+    common.save_grid(images[:100], out / f"figures4-6-k{options.set_size}.png", columns=10)
+
+
+SET_SIZES, SEEDS = (1, 2, 4), (0, 1, 2)  # of figures 4 to 6; three trainings for each
+
+
+def paper(options: Options, out: Path, jobs: int) -> None:
+    """Figures 4 to 6, and the digits by k, with three seeds each."""
+    runs = {out / configuration(run): run for run in (
+        replace(options, set_size=k, seed=seed) for k in SET_SIZES for seed in SEEDS)}
+    rows = sorted(common.train_all(train, runs, jobs), key=lambda row: row["run"])
+    common.save_table(rows, out / "results.csv", (
+        "epochs", "digits", "kl", "median_distance", "training_seconds"))
+
+    panels = {f"k = {run.set_size}": load_samples(run, folder)
+              for folder, run in runs.items() if run.seed == 0}
+    common.save_panels(panels, out / "figures4-6.png", len(panels), columns=10)
+    save_digits_by_k(rows, out / "digits-by-k.png")
+
+    print("\nMean (lowest to highest) of the seeds")
+    for k in SET_SIZES:
+        of_k = [row for row in rows if row["set_size"] == k]
+        print(f"k = {k}: " + ", ".join(
+            f"{name} {mean_and_range([row[name] for row in of_k])}"
+            for name in ("digits", "kl", "median_distance")))
+
+
+def load_samples(options: Options, out: Path) -> Tensor:
+    """The first hundred samples of a finished run."""
+    G = generator()
+    G.load_state_dict(common.read_checkpoint(Options, out)["G"])
+    return sample(G, 100, options.seed)
+
+
+def mean_and_range(values: list[float]) -> str:
+    """The mean, and in parentheses the lowest and the highest value."""
+    return f"{sum(values) / len(values):.4g} ({min(values):.4g} to {max(values):.4g})"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The program: status 0, 1 (data, disk or losses), 2 (options), 130 (Ctrl-C)."""
+    common.run_program(Options, train, configuration, argv, paper, varied=("set_size", "seed"))
+
+
+if __name__ == "__main__":
+    main()
