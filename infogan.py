@@ -28,7 +28,6 @@ Where this differs from the paper or the authors' code (see docs/infogan.md):
 - G's step uses the images of D's step; the authors sample others.
 - Batch normalization in D and Q always uses the statistics of the minibatch: they keep no state
   but their weights. Images to classify are normalized 1,000 at a time.
-- The slope of the leaky ReLU is the paper's, 0.1; the authors' code has 0.01.
 - From the authors' code: z is uniform on [-1, 1], initial weights are N(0, 0.02), Q learns in D's
   step at D's rate, and 5,000 steps, which are 10.7 epochs.
 """
@@ -52,8 +51,9 @@ import common
 from common import option
 
 NOISE, CATEGORIES = 62, 10  # sizes of z and c1; appendix C.1
+HIDDEN = 1024  # units of the fully connected layers; table 1
 C1, C2, C3 = slice(0, 10), slice(10, 11), slice(11, 12)  # where the codes stand in c
-LAMBDA = (1.0, 0.1)  # of L_I for c1, and for c2 and c3; appendix C.1
+LAMBDA = (1.0, 0.1)  # of L_I for c1, and for c2 and c3; section 6: 1, and less if continuous
 SAMPLES = 10_000  # generated images that the evaluation counts
 
 
@@ -88,8 +88,8 @@ def initialize(layer: nn.Module) -> None:
 def generator() -> nn.Sequential:
     """G: (z, c) (N, 74) -> images (N, 784) in [0, 1]. Table 1; 7 -> 14 -> 28 pixels."""
     return nn.Sequential(
-        nn.Linear(NOISE + CATEGORIES + 2, 1024), nn.BatchNorm1d(1024), nn.ReLU(),
-        nn.Linear(1024, 128 * 7 * 7), nn.BatchNorm1d(128 * 7 * 7), nn.ReLU(),
+        nn.Linear(NOISE + CATEGORIES + 2, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(),
+        nn.Linear(HIDDEN, 128 * 7 * 7), nn.BatchNorm1d(128 * 7 * 7), nn.ReLU(),
         nn.Unflatten(1, (128, 7, 7)),
         nn.ConvTranspose2d(128, 64, 4, stride=2, padding=1), nn.BatchNorm2d(64), nn.ReLU(),
         nn.ConvTranspose2d(64, 1, 4, stride=2, padding=1), nn.Sigmoid(),
@@ -110,9 +110,9 @@ def trunk_d_and_q() -> tuple[nn.Sequential, nn.Linear, nn.Sequential]:
         nn.Conv2d(1, 64, 4, stride=2, padding=1), nn.LeakyReLU(0.1),
         nn.Conv2d(64, 128, 4, stride=2, padding=1), batch_norm(128, nn.BatchNorm2d),
         nn.LeakyReLU(0.1),
-        nn.Flatten(), nn.Linear(128 * 7 * 7, 1024), batch_norm(1024), nn.LeakyReLU(0.1))
-    D = nn.Linear(1024, 1)
-    Q = nn.Sequential(nn.Linear(1024, 128), batch_norm(128), nn.LeakyReLU(0.1),
+        nn.Flatten(), nn.Linear(128 * 7 * 7, HIDDEN), batch_norm(HIDDEN), nn.LeakyReLU(0.1))
+    D = nn.Linear(HIDDEN, 1)
+    Q = nn.Sequential(nn.Linear(HIDDEN, 128), batch_norm(128), nn.LeakyReLU(0.1),
                       nn.Linear(128, CATEGORIES + 2 + 2))
     return trunk.apply(initialize), D.apply(initialize), Q.apply(initialize)
 
@@ -206,10 +206,7 @@ def read(trunk: nn.Module, Q: nn.Module, images: Tensor) -> Tensor:
 
 
 def vary(z: Tensor, c: Tensor, code: slice, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Each row of z (N, 62) and c (N, 12) with each of the values (K, width of the code) of a code.
-
-    Returns (N K, 62) and (N K, 12), in the order of a picture with N rows and K columns.
-    """
+    """Each row of z (N, 62) and c (N, 12) with each of K values of a code; N K rows each."""
     many_c = c.repeat_interleave(len(values), 0)
     many_c[:, code] = values.repeat(len(c), 1)
     return z.repeat_interleave(len(values), 0), many_c
@@ -262,9 +259,8 @@ def label_dependence(G: nn.Module, z: Tensor, c: Tensor, new_z: Tensor, new_c: T
                      train_x: Tensor, train_y: Tensor) -> dict:
     """How much of the digit c1 tells: labels are those of the nearest training images.
 
-    First the share of a category's samples that have its most frequent label, the mean over
-    categories. Then the shares of all samples whose predicted label is unchanged when a part of
-    the seed is resampled, from new_z and new_c.
+    First the share of samples with the most frequent label of their category. Then the shares whose
+    predicted label is unchanged when a part of the seed is resampled, from new_z and new_c.
     """
     def labels(z: Tensor, c1: Tensor, c: Tensor) -> Tensor:
         images = generate(G, z, torch.cat([c1[:, C1], c[:, CATEGORIES:]], 1))
@@ -274,7 +270,7 @@ def label_dependence(G: nn.Module, z: Tensor, c: Tensor, new_z: Tensor, new_c: T
     pairs = torch.bincount(10 * c[:, C1].argmax(1) + before, minlength=100).view(10, 10)
     after = {"c1": labels(z, new_c, c), "all_but_c1": labels(new_z, c, new_c),
              "all": labels(new_z, new_c, new_c)}
-    return {"one_label_per_c1": (pairs.amax(1) / pairs.sum(1)).mean().item(),
+    return {"one_label_per_c1": pairs.amax(1).sum().item() / len(before),
             **{f"unchanged_if_{part}_resampled": (before == label).float().mean().item()
                for part, label in after.items()}}
 
@@ -288,7 +284,8 @@ def code_effects(G: nn.Module, z: Tensor, c: Tensor) -> dict:
     results, measured = {}, torch.stack(slant_and_width(generate(G, z, c)))
     ends = torch.tensor([[-2.0], [2.0]], device=c.device)
     for name, code in (("c2", C2), ("c3", C3)):
-        _, slant, width = torch.corrcoef(torch.cat([c[:, code].T, measured]))[0].tolist()
+        correlations = torch.corrcoef(torch.cat([c[:, code].T, measured]))[0]
+        _, slant, width = correlations.nan_to_num().tolist()  # 0 where all images are alike
         at_ends = slant_and_width(generate(G, *vary(z[:1000], c[:1000], code, ends)))
         degrees, pixels = (values.view(-1, 2).mean(0).diff().item() for values in at_ends)
         results |= {f"{name}_slant_correlation": slant, f"{name}_slant_degrees": degrees,
@@ -416,8 +413,8 @@ def paper(options: Options, out: Path, jobs: int) -> None:
     runs = [replace(options, info=info, seed=seed)
             for seed in (0, 1, 2) for info in MODELS.values()]
     rows = list(common.train_all(train, {out / configuration(run): run for run in runs}, jobs))
-    common.save_table(rows, out / "results.csv", ("c1_error_test", "bound_c1", "bound_c2_c3",
-                                                  "one_label_per_c1", "kl", "training_seconds"))
+    common.save_table(rows, out / "results.csv", (
+        "epochs", "c1_error_test", "bound_c1", "kl", "median_distance", "training_seconds"))
     save_summary(options, rows, out / "summary.csv")
 
     logs, panels = {}, {}
