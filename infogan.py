@@ -26,8 +26,7 @@ With --info 0 neither G nor the trunk learns from L_I: a plain GAN, with Q readi
 Where this differs from the paper or the authors' code (see docs/infogan.md):
 - Q learns the deviations of c2 and c3; the authors' code has 1 there, and lambda 1 for all codes.
 - G's step uses the images of D's step; the authors sample others.
-- Batch normalization in D and Q always uses the statistics of the minibatch: they keep no state
-  but their weights. Images to classify are normalized 1,000 at a time.
+- Batch normalization in D and Q always uses the statistics of the images that come together.
 - From the authors' code: z is uniform on [-1, 1], initial weights are N(0, 0.02), Q learns in D's
   step at D's rate, and 5,000 steps, which are 10.7 epochs.
 """
@@ -201,8 +200,7 @@ def generate(G: nn.Module, z: Tensor, c: Tensor) -> Tensor:
 @torch.no_grad()
 def read(trunk: nn.Module, Q: nn.Module, images: Tensor) -> Tensor:
     """Q's parameters (N, 14) for images (N, 784), normalized in batches of 1,000 to 1,999."""
-    batches = images.tensor_split(max(1, len(images) // 1000))
-    return torch.cat([Q(trunk(batch)) for batch in batches])
+    return torch.cat([Q(trunk(x)) for x in images.tensor_split(max(1, len(images) // 1000))])
 
 
 def vary(z: Tensor, c: Tensor, code: slice, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -218,8 +216,7 @@ def slant_and_width(images: Tensor) -> tuple[Tensor, Tensor]:
     The slant is the angle from the vertical, to the right, of the shear that the second moments
     show. The width is the standard deviation of the ink across, once that shear is undone.
     """
-    ink = images.view(-1, 28, 28)
-    ink = ink / ink.sum((1, 2), keepdim=True).clamp(min=1e-6)
+    ink = (images / images.sum(1, keepdim=True).clamp(min=1e-6)).view(-1, 28, 28)
     across = torch.arange(28.0, device=images.device)
     upward = -across.view(28, 1)
 
@@ -365,7 +362,6 @@ def train(options: Options, out: Path) -> dict:
     start_epoch, log, seconds = common.begin(options, out, state, device)
 
     def draw(epochs: int) -> None:
-        """A row for each of ten seeds, a column for each category."""
         images = code_panels(G, list(range(CATEGORIES)), options.seed)["c1"]
         common.save_grid(images, out / "samples" / f"epoch-{epochs:03}.png", CATEGORIES)
 
