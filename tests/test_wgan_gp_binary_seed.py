@@ -1,9 +1,8 @@
-"""Tests of wgan_gp_binary_seed.py: the mathematics, then the program as its users meet it."""
+"""Tests of wgan_gp_binary_seed.py: its mathematics, and what a run and the search leave."""
 
 import csv
 import json
 import math
-import re
 
 import numpy
 import pytest
@@ -12,19 +11,19 @@ import scipy.stats
 import torch
 from conftest import assert_same, checkpoint
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import nn
 
+import common
 import wgan_gp_binary_seed as seed
 
 CPU = torch.device("cpu")
 
 
-# ---- seed and networks --------------------------------------------------------------------------
+# ---- networks -----------------------------------------------------------------------------------
 
 
-def test_seed_is_normal_numbers_and_fair_coins():
-    z = seed.draw_z(200_000, 3, 4, CPU).double().numpy()
+def test_seeds_are_normal_and_bernoulli_variables():
+    z = seed.sample_z(200_000, 3, 4, CPU).double().numpy()
     assert z.shape == (200_000, 7)
     z_c, z_b = z[:, :3], z[:, 3:]
     assert numpy.isin(z_b, (0, 1)).all()
@@ -39,8 +38,8 @@ def test_seed_is_normal_numbers_and_fair_coins():
 
 
 @pytest.mark.parametrize("n_c, n_b", [(0, 5), (5, 0)])
-def test_seed_of_one_kind(n_c, n_b):
-    z = seed.draw_z(100, n_c, n_b, CPU)
+def test_seeds_of_one_kind(n_c, n_b):
+    z = seed.sample_z(100, n_c, n_b, CPU)
     assert z.shape == (100, 5) and z.dtype == torch.float32
     assert ((z == 0) | (z == 1)).all() == (n_c == 0)
 
@@ -69,7 +68,7 @@ def test_shapes_after_each_layer_and_parameter_counts():
     assert slopes == [0.1, 0.1]
 
 
-def test_leaky_relu_is_that_of_torch_but_sends_nothing_back_from_the_penalty():
+def test_leaky_relu_is_that_of_torch_but_its_second_derivative_is_left_out():
     torch.manual_seed(0)
     C, real, fake = seed.critic(), torch.rand(4, 784), torch.rand(4, 784)
     usual = nn.Sequential(*[nn.LeakyReLU(0.1) if isinstance(layer, seed.LeakyReLU) else layer
@@ -87,6 +86,14 @@ def test_leaky_relu_is_that_of_torch_but_sends_nothing_back_from_the_penalty():
                 else gradient is None and (expected is None or not expected.any()))
 
 
+def test_initial_critic_depends_on_the_seed_alone():
+    critics = [seed.build(seed.Options(**options), CPU)["C"].state_dict() for options in (
+        {"n_c": 7, "n_b": 12}, {"n_c": 0, "n_b": 2}, {"n_c": 196, "n_b": 0}, {"seed": 1})]
+    for other in critics[1:3]:
+        assert_same(dict(critics[0]), dict(other))
+    assert not torch.equal(critics[0]["1.weight"], critics[3]["1.weight"])
+
+
 # ---- objective ----------------------------------------------------------------------------------
 
 
@@ -102,9 +109,9 @@ def test_penalty_through_the_convolutions_against_finite_differences():
 
     torch.manual_seed(2)
     epsilon = torch.rand(1, 1)
-    between, steps = epsilon * real + (1 - epsilon) * fake, 1e-7 * torch.eye(784).double()
-    with torch.no_grad():
-        gradient = (C(between + steps) - C(between - steps)) / 2e-7
+    x_hat, steps = epsilon * real + (1 - epsilon) * fake, 1e-7 * torch.eye(784).double()
+    with torch.no_grad():  # C is piecewise linear: one side is enough
+        gradient = (C(x_hat + steps) - C(x_hat)) / 1e-7
     expected = (gradient.square().sum().sqrt() - 1) ** 2
     assert penalty().item() == pytest.approx(expected.item(), rel=1e-6)
 
@@ -126,7 +133,7 @@ def test_penalty_through_the_convolutions_against_finite_differences():
 
 
 def test_penalty_takes_the_norm_image_by_image():
-    """C(x) = |x|^2 / 2 has gradient x: the penalty is known once the images between are."""
+    """C(x) = |x|^2 / 2 has gradient x: the penalty is known once x_hat is."""
     seen = []
 
     def C(x):
@@ -135,10 +142,10 @@ def test_penalty_takes_the_norm_image_by_image():
 
     real, fake = torch.rand(16, 50) * torch.arange(1, 17).view(-1, 1), torch.rand(16, 50)
     penalty = seed.gradient_penalty(C, real, fake)
-    (between,) = seen
-    assert penalty.item() == pytest.approx(((between.norm(dim=1) - 1) ** 2).mean().item())
-    epsilon = ((between - fake) / (real - fake)).median(1).values  # one for each image
-    assert torch.allclose(between, epsilon.view(-1, 1) * (real - fake) + fake, atol=1e-3)
+    (x_hat,) = seen
+    assert penalty.item() == pytest.approx(((x_hat.norm(dim=1) - 1) ** 2).mean().item())
+    epsilon = ((x_hat - fake) / (real - fake)).median(1).values  # one for each image
+    assert torch.allclose(x_hat, epsilon.view(-1, 1) * (real - fake) + fake, atol=1e-3)
     assert 0 <= epsilon.min() < 0.3 and 0.7 < epsilon.max() <= 1
 
 
@@ -155,7 +162,7 @@ def test_losses_against_their_definitions():
     assert estimates.tolist() == pytest.approx([on_real - on_fake, on_test - on_fake])
     assert not estimates.requires_grad
     assert seed.generator_loss(C, fake).item() == pytest.approx(-on_fake)
-    loss.backward()  # by the test images nothing is learned
+    loss.backward()  # C does not learn from the test images
     gradients = [w.grad.clone() for w in C.parameters()]
     C.zero_grad()
     torch.manual_seed(5)
@@ -169,48 +176,149 @@ def test_estimate_of_two_point_masses_is_the_penalized_optimum(d):
     torch.manual_seed(0)
     C = nn.Sequential(nn.Linear(2, 64), seed.LeakyReLU(), nn.Linear(64, 64), seed.LeakyReLU(),
                       nn.Linear(64, 1))
-    optimizer = torch.optim.Adam(C.parameters(), 2e-3, (0.5, 0.9))
+    optimizer = torch.optim.Adam(C.parameters(), 4e-3, (0.5, 0.9))
     fake = torch.tensor([[0.3, 0.1]]).expand(64, 2)
     real = fake + d * torch.tensor([0.6, 0.8])
     estimates = []
-    for step in range(800):
+    for step in range(400):
         for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * (1 - step / 800)
+            group["lr"] = 4e-3 * (1 - step / 400)
         loss, estimate = seed.critic_loss(C, real, fake, real[:1])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         estimates.append(estimate)
-    assert torch.stack(estimates[-100:]).mean().item() == pytest.approx(d * (1 + d / 20), rel=0.01)
+    assert torch.stack(estimates[-50:]).mean().item() == pytest.approx(d * (1 + d / 20), rel=0.01)
 
 
-# ---- schedule and comparability -----------------------------------------------------------------
+# ---- the algorithm ------------------------------------------------------------------------------
 
 
-def test_stretches_open_the_epochs_and_leave_the_last_200_critic_steps_alone():
+def test_blocks_open_the_epochs_and_leave_the_last_200_critic_steps_alone():
     schedule = [seed.critic_steps(step, 78) for step in range(9 * 78)]
     assert [step for step, n in enumerate(schedule) if n == 100] == list(range(0, 702, 78))
     assert set(schedule) == {6, 100} and sum(schedule) == 9 * (77 * 6 + 100) == 5058
     for steps in range(1, 200):
         schedule = [seed.critic_steps(step, steps) for step in range(2 * steps)]
-        sizes = [n for n in schedule for _ in range(n)]  # of the group that a critic step is in
+        sizes = [n for n in schedule for _ in range(n)]  # for each critic step, how many go with it
         assert 100 not in sizes[-200:]
         assert (100 in sizes) == (steps >= 35)
 
 
-def args(*options):
-    return seed.parse_args(["--device", "cpu", *options])
+@pytest.fixture
+def players():
+    """G and C for n_c = 2, n_b = 3, their optimizers, and pairs of minibatches without end."""
+    torch.manual_seed(0)
+    state = seed.build(seed.Options(n_c=2, n_b=3), CPU)
+    batches = iter(lambda: (torch.rand(4, 784), torch.rand(2, 784)), None)
+    return *(state[name] for name in ("G", "C", "opt_g", "opt_c")), batches
 
 
-def test_initial_critic_depends_on_the_seed_alone():
-    critics = [seed.build(args(*options.split()), CPU)["C"].state_dict() for options in (
-        "--n-c 7 --n-b 12", "--n-c 0 --n-b 2", "--n-c 196 --n-b 0", "--seed 1")]
-    for other in critics[1:3]:
-        assert all(torch.equal(critics[0][name], other[name]) for name in other)
-    assert not torch.equal(critics[0]["1.weight"], critics[3]["1.weight"])
+def test_each_player_leaves_the_other_alone(players, monkeypatch):
+    """Nothing of C changes in a step of G, and nothing of G in a step of C."""
+    G, C, opt_g, opt_c, batches = players
+    c_loss, g_loss, history, rows = seed.critic_loss, seed.generator_loss, [], []
+
+    def remember(player):
+        history.append((player, *({name: w.detach().clone() for name, w in
+                                   network.named_parameters()} for network in (G, C)),
+                        *([w.grad.clone() for w in network.parameters() if w.grad is not None]
+                          for network in (G, C))))
+
+    def critic_loss(*arguments):
+        remember("C")
+        loss, estimates = c_loss(*arguments)
+        rows.append([loss.item(), *estimates.tolist()])
+        return loss, estimates
+
+    monkeypatch.setattr(seed, "critic_loss", critic_loss)
+    monkeypatch.setattr(seed, "generator_loss", lambda *a: remember("G") or g_loss(*a))
+    monkeypatch.setattr(seed, "critic_steps", lambda step, n: {4: 3, 5: 1}[step] if n == 2 else 0)
+    yielded = list(seed.train_epoch(G, C, opt_g, opt_c, batches, range(4, 6), 2, 3))
+    remember("end")
+    assert "".join(player for player, *_ in history) == "CCCGCGend"
+    for (player, *before), (_, *after) in zip(history, history[1:]):
+        # before, after: weights of G, of C, gradients of G, of C
+        moves, stays = (1, 0) if player == "C" else (0, 1)
+        assert_same(before[stays], after[stays])
+        assert_same(before[stays + 2], after[stays + 2])
+        assert all(not torch.equal(before[moves][name], w) for name, w in after[moves].items()
+                   if "weight" in name)
+    assert [block.shape for block in yielded] == [(3, 3), (1, 3)]
+    assert torch.cat(yielded).tolist() == rows  # from before each step
+
+
+def test_final_critic_steps_train_the_critic_alone(players, monkeypatch):
+    G, C, _, opt_c, batches = players
+    monkeypatch.setattr(seed, "BLOCK", 1)
+    monkeypatch.setattr(seed, "LAST", 3)
+    step, rows = seed.critic_step, []
+    monkeypatch.setattr(seed, "critic_step", lambda *a: rows.append(step(*a)) or rows[-1])
+    before = [{name: w.clone() for name, w in network.state_dict().items()} for network in (G, C)]
+    last = seed.final_critic_steps(G, C, opt_c, batches, 2, 3)
+    assert len(rows) == 4 and torch.equal(last, torch.stack(rows[1:]))
+    assert_same(before[0], dict(G.state_dict()))
+    assert not torch.equal(before[1]["1.weight"], C.state_dict()["1.weight"])
 
 
 # ---- evaluation and figures ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_c, n_b, names", [
+    (3, 4, "a1 a2 a3 a4 a5 a6 b1 b2 b3 b4 b5 b6"), (3, 0, "b1 b2 b3 b4 b5 b6"),
+    (0, 4, "a1 a2 a3 a4 a5 a6")])
+def test_groups_of_figure_4(monkeypatch, n_c, n_b, names):
+    monkeypatch.setattr(seed, "generate", lambda G, z: z)
+    stream = torch.get_rng_state()
+    panels = seed.groups(seed.generator(n_c + n_b), n_c, n_b, 0)
+    torch.set_rng_state(stream)
+    assert [title.split(":")[0] for title in panels] == names.split()
+    fixed_parts = set()
+    for title, z in panels.items():
+        fixed, varies = (z[:, :n_c], z[:, n_c:]) if "a" in title[0] else (z[:, n_c:], z[:, :n_c])
+        assert z.shape == (16, n_c + n_b) and (fixed == fixed[0]).all()
+        assert len(varies.unique(dim=0)) > 5
+        fixed_parts.add((title[0], *fixed[0].tolist()))
+    assert len(fixed_parts) > 6 or n_c * n_b == 0  # from group to group the fixed part differs
+
+
+def test_shares_of_unchanged_labels(data, monkeypatch):
+    """With a generator whose digit is told by z_b, and z_c does nothing."""
+    train_x, train_y, test_x, test_y = (tensor[:240] for tensor in data)
+    images = data[2][torch.tensor([data[3].tolist().index(digit) for digit in range(8)])]
+    generated = []
+
+    def generate(G, z):
+        generated.append(z)
+        return images[(z[:, 2:] @ torch.tensor([1.0, 2.0, 4.0])).long()]
+
+    monkeypatch.setattr(seed, "generate", generate)
+    monkeypatch.setattr(seed, "SAMPLES", 400)
+    stream = torch.get_rng_state()
+    results = seed.evaluate(None, 2, 3, 0, train_x, train_y, test_x, test_y)
+    assert torch.equal(stream, torch.get_rng_state())
+
+    def labels(z):
+        return train_y[torch.cdist(generate(None, z), train_x).argmin(1)]
+
+    z, other_z_c, other_z_b = generated[0], *generated[-2:]
+    assert torch.equal(other_z_c[:, 2:], z[:, 2:]) and torch.equal(other_z_b[:, :2], z[:, :2])
+    assert (other_z_c[:, :2] != z[:, :2]).all()
+    shares = numpy.bincount(labels(z), minlength=10) / 400
+    assert numpy.allclose(results["class_distribution"], shares)
+    assert results["label_unchanged_z_resampled"] == pytest.approx((shares**2).sum())
+    assert results["label_unchanged_z_c_resampled"] == 1
+    unchanged = (labels(z) == labels(other_z_b)).float().mean().item()
+    assert results["label_unchanged_z_b_resampled"] == pytest.approx(unchanged)
+    assert unchanged == pytest.approx((shares**2).sum(), abs=0.08)  # z_b alone tells the label
+
+
+@pytest.mark.parametrize("n_c, n_b", [(3, 0), (0, 5)])
+def test_a_part_that_is_not_there_is_not_resampled(data, monkeypatch, n_c, n_b):
+    monkeypatch.setattr(seed, "SAMPLES", 20)
+    results = seed.evaluate(seed.generator(n_c + n_b), n_c, n_b, 0, *(x[:50] for x in data))
+    assert ("label_unchanged_z_c_resampled" in results) == (n_c > 0)
+    assert ("label_unchanged_z_b_resampled" in results) == (n_b > 0)
 
 
 @pytest.mark.parametrize("n", [1, 2, 30, 50, 51, 400])
@@ -226,53 +334,23 @@ def test_smoothing_against_numpy(n):
         assert numpy.allclose(seed.smooth(x)[25:25 + len(middle)], middle)
 
 
-def test_kl_against_scipy():
-    p, q = torch.tensor([0.5, 0.3, 0.0, 0.2]), torch.tensor([0.1, 0.4, 0.3, 0.2])
-    assert seed.kl_divergence(p, q) == pytest.approx(scipy.stats.entropy(p, q), rel=1e-5)
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are saved, by the name of the file."""
+    saved = {}
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: saved.update({path: figure}))
+    return saved
 
 
-@pytest.mark.parametrize("n_c, n_b, names", [
-    (3, 4, "a1 a2 a3 a4 a5 a6 b1 b2 b3 b4 b5 b6"), (3, 0, "b1 b2 b3 b4 b5 b6"),
-    (0, 4, "a1 a2 a3 a4 a5 a6")])
-def test_groups_of_figure_4(monkeypatch, n_c, n_b, names):
-    monkeypatch.setattr(seed, "generate", lambda G, z: z)
-    panels = seed.groups(args("--n-c", str(n_c), "--n-b", str(n_b)), seed.generator(n_c + n_b))
-    assert [title.split(":")[0] for title in panels] == names.split()
-    fixed_parts = set()
-    for title, z in panels.items():
-        fixed, varies = (z[:, :n_c], z[:, n_c:]) if "a" in title[0] else (z[:, n_c:], z[:, :n_c])
-        assert z.shape == (16, n_c + n_b) and (fixed == fixed[0]).all()
-        assert len(varies.unique(dim=0)) > 5
-        fixed_parts.add((title[0], *fixed[0].tolist()))
-    assert len(fixed_parts) > 6 or n_c * n_b == 0  # from group to group the fixed part differs
-
-
-def test_grid_of_the_search():
-    trainings = seed.trainings(list(seed.DIMS))
-    grid = [(n_c, n_b) for n_c, n_b, number in trainings if number == 0]
-    assert len(grid) == len(set(grid)) == 99 and (0, 0) not in grid
-    assert {n for pair in grid for n in pair} == {0, 2, 4, 7, 12, 21, 36, 64, 112, 196}
-    assert len(trainings) == len(set(trainings)) == 99 + 2 * 7
-    for pair in seed.SELECTION:
-        assert [number for *other, number in trainings if tuple(other) == pair] == [0, 1, 2]
-    assert {pair[:2] for pair in seed.trainings([0, 5])} == {(0, 5), (5, 0), (5, 5)}
-
-
-def test_cells_of_the_heat_map(monkeypatch, tmp_path):
+def test_cells_of_the_heat_map(figures):
     """n_c across and n_b down, whatever the order of the rows."""
     dims = [0, 4, 12]
     rows = [{"n_c": n_c, "n_b": n_b, "seed": number, "wasserstein_train": 100 * n_c + n_b + number,
              "wasserstein_train_final": -(100 * n_c + n_b)}
             for n_b in (12, 0, 4) for n_c in (4, 12, 0) for number in (0, 1) if n_c or n_b]
     rows = [row for row in rows if (row["n_c"], row["n_b"]) != (12, 4)]  # not yet trained
-    cells = seed.heat_map(rows, dims, "wasserstein_train")
-    assert cells.isnan().nonzero().tolist() == [[0, 0], [1, 2]]
-    assert cells.nan_to_num(-1).tolist() == [[-1, 400, 1200], [4, 404, -1], [12, 412, 1212]]
-
-    figures = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
-    seed.figure_3(tmp_path, rows, dims)
-    for axes, sign in zip(figures[0].axes, (1, -1)):
+    seed.save_figure_3(rows, dims, "figure 3")
+    for axes, sign in zip(figures["figure 3"].axes, (1, -1)):
         assert (axes.get_xlabel(), axes.get_ylabel()) == ("n_c", "n_b")
         labels = [[int(label.get_text()) for label in side]
                   for side in (axes.get_xticklabels(), axes.get_yticklabels())]
@@ -280,102 +358,64 @@ def test_cells_of_the_heat_map(monkeypatch, tmp_path):
         for text in axes.texts:
             column, row = text.get_position()
             assert float(text.get_text()) == sign * (100 * dims[column] + dims[row])
-        shown = axes.images[0].get_array()
-        assert shown[2, 1] == sign * 412  # row n_b = 12, column n_c = 4
+        cells = axes.images[0].get_array().filled(numpy.nan) * sign
+        assert numpy.array_equal(cells, [[numpy.nan, 400, 1200], [4, 404, numpy.nan],
+                                         [12, 412, 1212]], equal_nan=True)
+    assert len(figures["figure 3"].axes) == 4  # each map has its scale
 
 
-# ---- the program --------------------------------------------------------------------------------
+# ---- run ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def run(data, monkeypatch, tmp_path):
-    """Run the program on 96 images in minibatches of 8, and shorten what takes long."""
+    """Run the program on 96 images in minibatches of 8, with small networks and few steps."""
     few = tuple(tensor[:240] for tensor in data)
-    monkeypatch.setattr(seed, "mnist", lambda *_: few)
+    monkeypatch.setattr(common, "mnist", lambda *_: few)
+    monkeypatch.setattr(seed, "generator", lambda n_z: nn.Sequential(nn.Linear(n_z, 784),
+                                                                     nn.Sigmoid()))
+    monkeypatch.setattr(seed, "critic", lambda: nn.Sequential(nn.Linear(784, 8), seed.LeakyReLU(),
+                                                              nn.Linear(8, 1)))
     monkeypatch.setattr(seed, "critic_steps", lambda step, steps: 5 if step % steps == 0 else 2)
-    monkeypatch.setattr(seed, "STRETCH", 1)
+    monkeypatch.setattr(seed, "BLOCK", 1)
     monkeypatch.setattr(seed, "LAST", 6)
     monkeypatch.setattr(seed, "SAMPLES", 100)
 
     def run(*options, out="run"):
-        out = tmp_path / out
-        seed.main([*options, *([] if "--resume" in options else
-                               ["--train-size", "96", "--batch-size", "8", "--out", str(out)]),
-                   "--device", "cpu"])
-        return out
+        seed.main([*options, "--train-size", "96", "--batch-size", "8", "--device", "cpu",
+                   "--out", str(tmp_path / out)])
+        return tmp_path / out
     return run
 
 
-@pytest.mark.parametrize("n_c, n_b", [(7, 12), (3, 0), (0, 5)])
-def test_smoke(run, capsys, n_c, n_b):
-    out = run("--n-c", str(n_c), "--n-b", str(n_b), "--epochs", "2", "--lr", "2e-3", "--seed", "3")
-    saved, options = checkpoint(out), json.loads((out / "options.json").read_text())
-    new = seed.build(seed.parse_args(["--resume", str(out)]), CPU)
-    for name in ("G", "C"):
-        assert all(not torch.equal(saved[name][key], tensor)
-                   for key, tensor in new[name].named_parameters() if "weight" in key)
-    assert saved["epoch"] == 2 and (options["n_c"], options["n_b"]) == (n_c, n_b)
-    assert options["lr"] == 2e-3 and saved["G"]["0.weight"].shape == (6272, n_c + n_b)
-
-    for picture in ("figure1-samples.png", "figure2-critic.png", "figure4-groups.png",
-                    "training.gif", *(f"samples/epoch-00{epoch}.png" for epoch in range(3))):
-        Image.open(out / picture).load()
-    rows = list(csv.DictReader((out / "metrics.csv").open()))
-    assert [row["critic_step"] for row in rows] == [str(i) for i in range(1, 15)]
-    assert all(math.isfinite(float(value)) for row in rows for value in row.values())
-
-    results = json.loads((out / "results.json").read_text())
-    for name in ("train", "test"):
-        mean = sum(float(row[name]) for row in rows[-6:]) / 6
-        assert results[f"wasserstein_{name}"] == pytest.approx(mean, rel=1e-5)
-        assert math.isfinite(results[f"wasserstein_{name}_final"])
-    for name in ("", "_final"):
-        assert results[f"overfitting{name}"] == pytest.approx(
-            results[f"wasserstein_train{name}"] - results[f"wasserstein_test{name}"], abs=1e-6)
-    assert ("kept_if_z_c_redrawn" in results) == (n_c > 0)
-    assert ("kept_if_z_b_redrawn" in results) == (n_b > 0)
-    assert (results["n_c"], results["n_b"], results["seed"], results["epochs"]) == (n_c, n_b, 3, 2)
-    assert results["parameters_G"] == count(new["G"])
-    printed = capsys.readouterr().out.splitlines()
-    assert "on cpu" in printed[0] and str(out) in printed[-1]
-
-
-def test_results_are_right(run, data, monkeypatch):
-    """With a generator whose digit is told by z_b, and z_c does nothing."""
-    chosen = torch.tensor([data[3].tolist().index(digit) for digit in range(8)])
-    images = data[2][chosen]
-    drawn = []
-
-    def generate(G, z):
-        digit = (z[:, 2:] @ torch.tensor([1.0, 2.0, 4.0])).long()
-        drawn.append(digit)
-        return images[digit]
-
-    monkeypatch.setattr(seed, "generate", generate)
-    out = run("--n-c", "2", "--n-b", "3", "--epochs", "1")
-    results = json.loads((out / "results.json").read_text())
-    distances = torch.cdist(images, data[0][:96])
-    labels = data[1][distances.argmin(1)]
-    first, _, redrawn = drawn[-3:]  # as drawn, z_c drawn anew, z_b drawn anew
-    shares = numpy.bincount(labels[first], minlength=10) / 100
-    train = numpy.bincount(data[1][:96], minlength=10) / 96
-    assert numpy.allclose(results["digit_shares"], shares)
-    assert results["kl"] == pytest.approx(scipy.stats.entropy(shares, train), rel=1e-4)
-    assert results["digits"] == (shares >= 0.02).sum()
-    assert results["median_distance"] == pytest.approx(
-        distances.min(1).values[first].median().item(), rel=1e-5)
-    assert results["kept_if_z_c_redrawn"] == 1
-    kept = (labels[first] == labels[redrawn]).float().mean().item()
-    assert results["kept_if_z_b_redrawn"] == pytest.approx(kept) and kept < 0.5
-    assert results["kept_if_all_redrawn"] == pytest.approx((shares**2).sum())
-    assert results["label_accuracy_on_test_images"] == pytest.approx(
-        (data[1][torch.cdist(data[2][:240], data[0][:96]).argmin(1)] == data[3][:240])
-        .float().mean().item())
+def test_numbers_of_a_run(run, figures, monkeypatch):
+    final, kept = seed.final_critic_steps, []
+    monkeypatch.setattr(seed, "final_critic_steps",
+                        lambda *a: kept.append(final(*a)) or kept[-1])
+    out = run("--epochs", "2", "--seed", "3")
+    results, log = json.loads((out / "results.json").read_text()), checkpoint(out)["log"]
+    rows = list(csv.reader((out / "metrics.csv").open()))
+    assert rows[0] == ["critic_step", "c_loss", "train", "test"]
+    # every critic step: two epochs of two generator steps, with 5 and 2 critic steps before them
+    assert [[float(v) for v in row] for row in rows[1:]] == [
+        [step, *losses] for step, losses in enumerate(log, 1)] and len(log) == 14
+    for name, losses in (("", torch.tensor(log[-6:])), ("_final", kept[0])):
+        _, train, test = losses.double().mean(0).tolist()
+        assert results[f"wasserstein_train{name}"] == pytest.approx(train, rel=1e-5)
+        assert results[f"wasserstein_test{name}"] == pytest.approx(test, rel=1e-5)
+        assert results[f"overfitting{name}"] == pytest.approx(train - test, abs=1e-5)
+    panels = figures[out / "figure2-critic.png"].axes
+    for column, curve in ((1, 0), (2, 1)):
+        estimates = torch.tensor([losses[column] for losses in log])
+        for axes, expected in zip(panels, (estimates, seed.smooth(estimates))):
+            x, y = axes.lines[curve].get_data()
+            assert list(x) == list(range(1, 15)) and numpy.allclose(y, expected)
 
 
 def test_every_configuration_sees_the_same_images_in_the_same_order(run, monkeypatch):
-    """Through second passes and the final stretch; and the whole test set in every LAST steps."""
+    """Through second passes and the final critic steps; all test images in every LAST steps."""
     monkeypatch.setattr(seed, "critic_steps", lambda step, steps: 14 if step % steps == 0 else 2)
+    monkeypatch.setattr(seed, "save_figures", lambda *_: None)
     drawn, loss = [], seed.critic_loss
     monkeypatch.setattr(seed, "critic_loss", lambda C, real, fake, test:
                         drawn.append((real, fake, test)) or loss(C, real, fake, test))
@@ -402,212 +442,85 @@ def test_every_configuration_sees_the_same_images_in_the_same_order(run, monkeyp
         assert len(tested) == 240 and len(tested.unique(dim=0)) == 240
 
 
-def test_final_stretch_moves_the_critic_alone_and_leaves_the_checkpoint(run, monkeypatch):
-    calls, stretch = [], seed.final_stretch
-
-    def remember(args, parts, train_x, test_x):
-        before = {name: {k: w.clone() for k, w in parts[name].state_dict().items()}
-                  for name in ("C", "G")}
-        rows = stretch(args, parts, train_x, test_x)
-        calls.append((before, parts, rows))
-        return rows
-
-    monkeypatch.setattr(seed, "final_stretch", remember)
-    out = run("--epochs", "1")
-    ((before, parts, rows),) = calls
-    assert_same(before["G"], dict(parts["G"].state_dict()))
-    assert not torch.equal(before["C"]["1.weight"], parts["C"].state_dict()["1.weight"])
-    assert_same(before["C"], dict(checkpoint(out)["C"]))
-    assert rows.shape == (6, 3)
-    results = json.loads((out / "results.json").read_text())
-    assert results["wasserstein_train_final"] == pytest.approx(rows[:, 1].mean().item())
-    assert results["wasserstein_test_final"] == pytest.approx(rows[:, 2].mean().item())
-
-
-def test_same_seed_same_bits_and_resumed_equals_uninterrupted(run):
-    whole = run("--epochs", "3", out="whole")
-    part = run("--epochs", "1", out="part")
-    run("--resume", str(part), "--epochs", "3")
-    assert_same(checkpoint(whole), checkpoint(part))
-    for name in ("metrics.csv", "training.gif", "figure4-groups.png", "samples/epoch-003.png"):
-        assert (whole / name).read_bytes() == (part / name).read_bytes()
-    a, b = (json.loads((out / "results.json").read_text()) for out in (whole, part))
-    for name in ("training_seconds", "evaluation_seconds"):
-        assert a.pop(name) > 0 < b.pop(name)
-    assert a == b
-
-
-def test_each_player_leaves_the_other_alone(run, monkeypatch):
-    """Nothing of C changes in a step of G, and no weight of G in a step of C."""
-    parts, history = {}, []
-    build, c_loss, g_loss = (getattr(seed, name) for name in
-                             ("build", "critic_loss", "generator_loss"))
-
-    def remember(player):
-        history.append((player, *({key: w.detach().clone() for key, w in
-                                   parts[name].state_dict().items()} for name in ("G", "C")),
-                        [w.grad.clone() for w in parts["C"].parameters() if w.grad is not None]))
-
-    monkeypatch.setattr(seed, "build", lambda *a: parts.update(build(*a)) or dict(parts))
-    monkeypatch.setattr(seed, "critic_loss", lambda *a: remember("C") or c_loss(*a))
-    monkeypatch.setattr(seed, "generator_loss", lambda *a: remember("G") or g_loss(*a))
-    run("--epochs", "1")
-    assert "".join(player for player, *_ in history) == "CCCCCGCCG" + 7 * "C"
-    for (player, G, C, gradients), (_, next_G, next_C, next_gradients) in zip(history,
-                                                                              history[1:]):
-        if player == "C":
-            assert_same(G, next_G)
-            assert not torch.equal(C["1.weight"], next_C["1.weight"])
-        else:
-            assert_same(C, next_C)
-            assert_same(gradients, next_gradients)
-            assert not torch.equal(G["0.weight"], next_G["0.weight"])
-
-
-@pytest.mark.parametrize("loss, breaks_at, steps", [("critic_loss", 9, "8 to 14"),
-                                                    ("generator_loss", 4, "8 to 14")])
-def test_nan_stops_the_run_and_names_the_step(run, monkeypatch, tmp_path, loss, breaks_at, steps):
-    calls, whole = [], getattr(seed, loss)
+@pytest.mark.parametrize("breaks_at", [1, 4])
+def test_a_broken_loss_of_the_generator_stops_the_run(run, monkeypatch, tmp_path, breaks_at):
+    """It is not read, but what follows is: the critic's losses, or G's weights after the epoch."""
+    calls, loss = [], seed.generator_loss
 
     def breaks(*arguments):
         calls.append(1)
-        value = whole(*arguments)
-        if len(calls) != breaks_at:
-            return value
-        return value * math.nan if loss == "generator_loss" else (value[0] * math.nan, value[1])
+        return loss(*arguments) * (math.nan if len(calls) == breaks_at else 1)
 
-    monkeypatch.setattr(seed, loss, breaks)
+    monkeypatch.setattr(seed, "generator_loss", breaks)
     with pytest.raises(SystemExit) as stop:
         run("--epochs", "3")
-    assert re.search(rf"not finite in critic steps {steps} \(epoch 2\)", str(stop.value.code))
-    assert checkpoint(tmp_path / "run")["epoch"] == 1
+    epoch = (breaks_at + 1) // 2
+    assert "is not finite" in str(stop.value.code) and f"epoch {epoch}" in str(stop.value.code)
+    assert checkpoint(tmp_path / "run")["epoch"] == epoch - 1
 
 
-def test_interrupted_run_can_be_continued(run, monkeypatch, tmp_path, capsys):
-    whole = run("--epochs", "2", out="whole")
-    calls, loss = [], seed.generator_loss
-
-    def interrupted(*arguments):
-        calls.append(1)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return loss(*arguments)
-
-    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
-        patch.setattr(seed, "generator_loss", interrupted)
-        run("--epochs", "2")
-    assert stop.value.code == 130
-    out = tmp_path / "run"
-    assert f"python wgan_gp_binary_seed.py --resume {out}" in capsys.readouterr().err
-    run("--resume", str(out))
-    assert_same(checkpoint(whole), checkpoint(out))
+# ---- the search ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options, complaint", [
-    (["--n-c", "0", "--n-b", "0"], "--n-c: 0 together with --n-b 0 leaves no seed"),
-    (["--n-c", "-1"], "--n-c: '-1' is not a whole number from 0 to 10000"),
-    (["--n-b", "1.5"], "--n-b: '1.5' is not a whole number from 0 to 10000"),
-    (["--dims", "0", "4"], "--dims: goes with --paper"),
-    (["--paper", "--dims", "0"], "--dims: 0 alone leaves no seed"),
-    (["--paper", "--dims", "4", "x"], "--dims: 'x' is not a whole number"),
-    (["--paper", "--dims"], "--dims: expected at least one argument"),
-    (["--epochs", "0"], "--epochs: '0' is not a whole number from 1"),
-    (["--epochs", "-3"], "--epochs: '-3' is not a whole number"),
-    (["--batch-size", "0"], "--batch-size: '0' is not a whole number from 2"),
-    (["--batch-size", "64", "--train-size", "63"], "--batch-size: 64 is more than"),
-    (["--train-size", "60001"], "--train-size: '60001' is not a whole number from 2 to 60000"),
-    (["--lr", "nan"], "--lr: 'nan' is not a number from 1e-09 to 10"),
-    (["--lr", "0"], "--lr: '0' is not a number from 1e-09 to 10"),
-    (["--seed", "-1"], "--seed: '-1' is not a whole number from 0"),
-    (["--device", "tpu"], "--device: invalid choice"),
-    (["--device", "mps"], "--device: there is no mps here"),
-    (["--device", "cuda"], "--device: there is no cuda here"),
-    (["--resume", "nowhere"], "--resume: nowhere holds no whole run of wgan_gp_binary_seed.py"),
-    (["--out", "here"], "--out: here exists"),
-    (["--resume", "here", "--paper"], "--resume: not allowed with --paper or --out"),
-    (["--paper", "--seed", "1"], "--seed: --paper runs through its values itself"),
-    (["--paper", "--n-c", "12"], "--n-c: --paper runs through its values itself"),
-    (["--neuron", "sbn"], "unrecognized arguments: --neuron sbn"),
-])
-def test_bad_options_end_with_one_line_and_change_nothing(options, complaint, tmp_path,
-                                                          monkeypatch, capsys):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+def test_grid_of_the_search():
+    trainings = seed.trainings(list(seed.DIMS))
+    grid = [(n_c, n_b) for n_c, n_b, number in trainings if number == 0]
+    assert len(grid) == len(set(grid)) == 99 and (0, 0) not in grid
+    assert {n for pair in grid for n in pair} == {0, 2, 4, 7, 12, 21, 36, 64, 112, 196}
+    assert len(trainings) == len(set(trainings)) == 99 + 2 * 7
+    assert [training[:2] for training in trainings[:7]] == list(seed.SELECTION)
+    for pair in seed.SELECTION:
+        assert [number for *other, number in trainings[:21] if tuple(other) == pair] == [0, 1, 2]
+    assert {pair[:2] for pair in seed.trainings([0, 5])} == {(0, 5), (5, 0), (5, 5)}
+
+
+@pytest.mark.parametrize("dims", ["0", "-1 4", "4 4", "4 10001"])
+def test_dims_that_leave_no_search(dims, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "here").mkdir()
     with pytest.raises(SystemExit) as stop:
-        seed.main(options)
-    assert stop.value.code == 2
-    assert complaint in capsys.readouterr().err.splitlines()[-1]
-    assert [path.name for path in tmp_path.rglob("*")] == ["here"]
+        seed.main(["--paper", "--dims", *dims.split()])
+    assert stop.value.code == 2 and not list(tmp_path.iterdir())
+    assert f"--dims: {dims} are not different" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_bad_ways_to_resume(run, capsys):
-    out = run("--epochs", "2")
-    before = {path: path.read_bytes() for path in out.rglob("*.*")}
-    for options, complaint in ((["--n-c", "12"], "--n-c: the run in"),
-                               (["--seed", "1"], "--seed: the run in"),
-                               (["--epochs", "1"], "has 2 already"),
-                               (["--out", "elsewhere"], "--resume: not allowed with")):
-        with pytest.raises(SystemExit) as stop:
-            seed.main(["--resume", str(out), *options])
-        assert stop.value.code == 2
-        assert complaint in capsys.readouterr().err.splitlines()[-1]
-    assert before == {path: path.read_bytes() for path in out.rglob("*.*")}
-
-    options = json.loads((out / "options.json").read_text())
-    (out / "options.json").write_text(json.dumps(options | {"script": "binarygan.py"}))
+def test_no_seed_at_all(capsys):
     with pytest.raises(SystemExit) as stop:
-        seed.main(["--resume", str(out)])
+        seed.main(["--n-c", "0", "--n-b", "0"])
     assert stop.value.code == 2
-    assert "holds no whole run of wgan_gp_binary_seed.py" in capsys.readouterr().err
+    assert "--n-c: 0 together with --n-b 0 leaves no seed" in capsys.readouterr().err
 
 
-def test_search_is_interrupted_and_continued(run, monkeypatch, capsys, tmp_path):
+def test_search_shows_what_there_is_after_each_training(run, figures, monkeypatch, tmp_path):
     monkeypatch.setattr(seed, "SELECTION", ((4, 0), (7, 12)))
-    options = ["--paper", "--dims", "4", "0", "4", "--epochs", "1"]
-    trained, train = [], seed.train
+    monkeypatch.setattr(seed, "save_figures", lambda *_: None)
+    options = ["--paper", "--dims", "4", "0", "--epochs", "1", "--jobs", "1"]
+    save, shown = seed.save_search, []
 
-    def stops_in_the_third(args):
-        trained.append(seed.configuration(args))
-        if len(trained) == 3:
-            with monkeypatch.context() as patch:
-                patch.setattr(seed, "generator_loss", lambda *_: (_ for _ in ()).throw(
-                    KeyboardInterrupt))
-                train(args)
-        train(args)
+    def stops_after_two(rows, dims, out):
+        save(rows, dims, out)
+        shown.append([row["run"] for row in rows])
+        if len(shown) == 2:
+            raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
-        patch.setattr(seed, "train", stops_in_the_third)
+    monkeypatch.setattr(seed, "save_search", stops_after_two)
+    with pytest.raises(SystemExit) as stop:
         run(*options)
     assert stop.value.code == 130
-    printed = capsys.readouterr()
-    assert "To continue: python wgan_gp_binary_seed.py --paper --dims 4 0 4" in printed.err
-    assert re.search(r"Left: 3 of 5 trainings, about \d+\.\d hours", printed.out)
+    names = ["c4-b0-seed0", "c4-b0-seed1", "c4-b0-seed2", "c0-b4-seed0", "c4-b4-seed0"]
+    assert shown == [names[:1], names[:2]]
     out = tmp_path / "run"
-    for name in ("figure2-critic.png", "figure3-search.png"):  # of what there is so far
-        Image.open(out / name).load()
-    rows = [row["run"] for row in csv.DictReader((out / "results.csv").open())]
-    assert rows == ["c4-b0-seed0", "c4-b0-seed1"]
+    assert [row["run"] for row in csv.DictReader((out / "results.csv").open())] == names[:2]
+    first = checkpoint(out / names[0])
 
-    monkeypatch.setattr(seed, "train",
-                        lambda args: trained.append(seed.configuration(args)) or train(args))
     run(*options)
-    # nothing is trained twice but the one that was stopped
-    assert trained == ["c4-b0-seed0", "c4-b0-seed1", "c4-b0-seed2", "c4-b0-seed2",
-                       "c0-b4-seed0", "c4-b4-seed0"]
+    assert shown[2:] == [names[:3], names[:4], names]  # from the first new training on
+    assert_same(first, checkpoint(out / names[0]))
     rows = list(csv.DictReader((out / "results.csv").open()))
-    assert [row["run"] for row in rows] == list(dict.fromkeys(trained))
     assert [(row["n_c"], row["n_b"]) for row in rows[2:]] == [("4", "0"), ("0", "4"), ("4", "4")]
-    table = capsys.readouterr().out.splitlines()[-6:-1]
-    assert [line.split()[0] for line in table] == [row["run"] for row in rows]
-    run(*options)  # all is there: only the figures and the table once more
-    assert len(trained) == 6
-    for other, complaint in (("--lr 0.01", "argument --lr: the run in"),
-                             ("--epochs 0", "argument --epochs: '0' is not")):
-        with pytest.raises(SystemExit) as stop:
-            run(*options, *other.split())
-        assert stop.value.code == 2 and complaint in capsys.readouterr().err.splitlines()[-1]
-
-
-# ---- the repository -----------------------------------------------------------------------------
+    (axes,) = figures[out / "figure2-critic.png"].axes
+    (line,) = axes.lines  # of the selection, seed 0
+    assert line.get_label() == "n_c = 4, n_b = 0"
+    assert numpy.allclose(line.get_ydata(), seed.smooth(torch.tensor(first["log"])[:, 1]))
+    assert len(figures[out / "figure3-search.png"].axes[0].texts) == 3
+    run(*options)  # all is there: figures and table once more
+    assert shown[5:] == [names]
