@@ -1,9 +1,10 @@
-"""Tests of bigran.py: the mathematics, then the program as its users meet it."""
+"""Tests of bigran.py: the mathematics, who learns from what, and its numbers over training."""
 
 import csv
+import inspect
 import json
 import math
-import re
+from dataclasses import replace
 
 import numpy
 import pytest
@@ -15,13 +16,10 @@ from PIL import Image
 from torch import nn
 
 import bigran
+import common
 
 CPU = torch.device("cpu")
-SMALL = ["--time-steps", "3", "--set-size", "2", "--hidden", "8"]
-
-
-def parts_of(*options):
-    return bigran.build(bigran.parse_args([*SMALL, *options]), CPU)
+SMALL = bigran.Options(time_steps=3, set_size=2, hidden=8, device="cpu")
 
 
 # ---- networks -----------------------------------------------------------------------------------
@@ -44,19 +42,20 @@ def test_canvas_is_the_sigmoid_of_a_running_sum():
         assert numpy.allclose(canvas[:, t].detach(), scipy.special.expit(total), atol=1e-6)
 
 
-def test_codes_have_the_mean_and_variance_that_the_encoder_says():
+def test_codes_have_the_mean_and_variance_that_the_encoder_gives():
     E, n = bigran.Encoder(2, 4), 4000
     torch.manual_seed(0)
     E.out.bias.data = torch.randn(2 * bigran.LATENT)
     x = torch.rand(784)
     mu, log_variance = E.out(E.lstm(x.expand(1, 2, 784))[0]).detach()[0].split(bigran.LATENT, 1)
+    assert all(torch.equal(a[0], b) for a, b in zip(E.moments(x[None]), (mu, log_variance)))
     z = E(x.expand(n, 784)).detach()
     assert z.shape == (n, 2, bigran.LATENT)
     deviation = (log_variance / 2).exp()
-    assert ((z.mean(0) - mu) / deviation).abs().max() < 5 / n ** 0.5
-    assert (z.var(0) / deviation ** 2 - 1).abs().max() < 5 * (2 / n) ** 0.5
+    assert ((z.mean(0) - mu) / deviation).abs().max() < 5 / n**0.5
+    assert (z.var(0) / deviation**2 - 1).abs().max() < 5 * (2 / n) ** 0.5
     noise = ((z - mu) / deviation).flatten(1)  # independent over times and entries
-    assert (noise.T.corrcoef() - torch.eye(2 * bigran.LATENT)).abs().max() < 6 / n ** 0.5
+    assert (noise.T.corrcoef() - torch.eye(2 * bigran.LATENT)).abs().max() < 6 / n**0.5
 
 
 def test_encoder_sees_the_image_at_every_time_and_its_gradient_passes_through_the_noise():
@@ -74,26 +73,26 @@ def test_encoder_sees_the_image_at_every_time_and_its_gradient_passes_through_th
 
 
 def test_discriminator_sees_what_came_before_and_nothing_else():
-    """The answer at (t, i): images 1 ... i of its set at time t, their codes at times 1 ... t."""
+    """The score at (t, i): images 1 ... i of its set at time t, their codes at times 1 ... t."""
     D = bigran.Discriminator(8, 3, 0.0)
     x, z = torch.rand(6, 4, 784).requires_grad_(), torch.randn(6, 4, 25).requires_grad_()
-    logits = D(x, z)
-    assert logits.shape == (6, 4)
+    scores = D(x, z)
+    assert scores.shape == (6, 4)
     for row in range(6):
         seen = torch.tensor([row // 3 == other // 3 and other <= row for other in range(6)])
         for t in range(4):
-            slopes = torch.autograd.grad(logits[row, t], (x, z), retain_graph=True)
+            slopes = torch.autograd.grad(scores[row, t], (x, z), retain_graph=True)
             on_x, on_z = ((slope != 0).any(2) for slope in slopes)
             times = torch.arange(4)
             assert torch.equal(on_x, seen[:, None] & (times == t))
             assert torch.equal(on_z, seen[:, None] & (times <= t))
 
 
-def test_gradient_reaches_every_stroke_through_every_later_canvas():
+def test_gradient_reaches_every_update_through_every_later_canvas():
     G, D = bigran.Decoder(8), bigran.Discriminator(8, 2, 0.0)
     z = torch.randn(4, 3, 25, requires_grad=True)
     canvas = G(z)
-    _, eg_loss = bigran.losses(torch.zeros(4, 3), D(canvas, z.detach()))
+    eg_loss = bigran.encoder_generator_loss(torch.zeros(4, 3), D(canvas, z.detach()))
     (slope,) = torch.autograd.grad(eg_loss, canvas, retain_graph=True)
     assert (slope.abs().sum(2) > 0).all()  # every image of a set, at every time
     for t in range(3):
@@ -108,7 +107,7 @@ def test_dropout_is_in_the_discriminator_while_it_trains():
     shapes = []
     D.drop.register_forward_hook(lambda _, inputs, output: shapes.append(tuple(output.shape)))
     D(x, z)
-    assert shapes == [(4, 2, 2 * 64), (4, 2, 64)]  # what the second LSTM reads, and what it says
+    assert shapes == [(4, 2, 2 * 64), (4, 2, 64)]  # inputs and outputs of the second LSTM
     assert [layer.p for layer in D.modules() if isinstance(layer, nn.Dropout)] == [0.5, 0.5]
     assert torch.equal(D.eval()(x, z), D(x, z))
 
@@ -117,22 +116,34 @@ def test_parameter_counts():
     def lstm(inputs, hidden):  # PyTorch has two biases for each gate
         return 4 * hidden * (inputs + hidden + 2)
 
-    parts = bigran.build(bigran.parse_args([]), CPU)
-    assert [sum(w.numel() for w in parts[name].parameters()) for name in "EGD"] == [
-        lstm(784, 128) + 129 * 50,
-        lstm(25, 128) + 129 * 784,
-        lstm(25, 128) + 785 * 128 + 129 * 128 + lstm(256, 128) + 129]
+    assert common.parameter_counts(bigran.build(bigran.Options(), CPU)) == {
+        "parameters_E": lstm(784, 128) + 129 * 50,
+        "parameters_G": lstm(25, 128) + 129 * 784,
+        "parameters_D": lstm(25, 128) + 785 * 128 + 129 * 128 + lstm(256, 128) + 129,
+        "parameters_average_E": lstm(784, 128) + 129 * 50,
+        "parameters_average_G": lstm(25, 128) + 129 * 784}
+
+
+def test_every_lstm_is_flattened_for_cudnn(monkeypatch):
+    """The copies, too: on a GPU a network that is not gives a warning at every use."""
+    flattened = set()
+    monkeypatch.setattr(nn.LSTM, "flatten_parameters", lambda lstm: flattened.add(id(lstm)))
+    state = bigran.build(SMALL, CPU)
+    lstms = [layer for network in state.values() if isinstance(network, nn.Module)
+             for layer in network.modules() if isinstance(layer, nn.LSTM)]
+    assert len(lstms) == 6 and {id(lstm) for lstm in lstms} <= flattened
 
 
 # ---- objective ----------------------------------------------------------------------------------
 
 
 def test_losses_against_their_formulas():
-    on_real, on_fake = torch.randn(50, 4).double() * 4, torch.randn(50, 4).double() * 4
-    D_real, D_fake = (scipy.special.expit(logits.numpy()) for logits in (on_real, on_fake))
-    d_loss, eg_loss = bigran.losses(on_real, on_fake)
-    assert d_loss.item() == pytest.approx(-(numpy.log(D_real) + numpy.log(1 - D_fake)).mean())
-    assert eg_loss.item() == pytest.approx(-(numpy.log(D_fake) + numpy.log(1 - D_real)).mean())
+    scores = torch.randn(2, 50, 4).double() * 4
+    real, fake = scipy.special.expit(scores.numpy())
+    assert bigran.discriminator_loss(*scores).item() == pytest.approx(
+        -(numpy.log(real) + numpy.log(1 - fake)).mean())
+    assert bigran.encoder_generator_loss(*scores).item() == pytest.approx(
+        -(numpy.log(fake) + numpy.log(1 - real)).mean())
 
 
 def test_l1_norm_against_a_hand_count():
@@ -145,31 +156,38 @@ def test_l1_norm_against_a_hand_count():
 
 
 def test_pairs_are_real_images_with_their_codes_then_canvases_with_theirs():
-    parts = parts_of()
+    state = bigran.build(SMALL, CPU)
     x = torch.rand(4, 784)
     torch.manual_seed(0)
-    images, codes = bigran.pairs(x, parts["E"], parts["G"])
+    images, codes = bigran.pairs(x, state["E"], state["G"])
     torch.manual_seed(0)
-    code = parts["E"](x)
+    code = state["E"](x)
     z = torch.randn(4, 3, 25)
     assert torch.equal(codes, torch.cat([code, z]))
     assert torch.equal(images[:4], x.unsqueeze(1).repeat(1, 3, 1))
-    assert torch.equal(images[4:], parts["G"](z))
+    assert torch.equal(images[4:], state["G"](z))
 
 
-def test_a_step_moves_each_player_by_its_own_loss_alone(monkeypatch, data, tmp_path):
-    """One step of the program, two of D in it, against the steps of each while the others rest."""
-    options = ["--dropout", "0", "--l1", "0.01", "--d-steps", "2", "--lr-d", "1e-3"]
-    new, moved, build = parts_of(*options), {}, bigran.build
-    monkeypatch.setattr(bigran, "mnist", lambda *_: (data[0][:8], data[1][:8], *data[2:]))
-    monkeypatch.setattr(bigran, "evaluate", lambda *_: None)
-    monkeypatch.setattr(bigran, "score", lambda *_: [0.0] * 6)
-    monkeypatch.setattr(bigran, "build", lambda *a: moved.update(build(*a)) or dict(moved))
-    bigran.main([*SMALL, *options, "--train-size", "8", "--batch-size", "8", "--epochs", "1",
-                 "--device", "cpu", "--out", str(tmp_path / "run")])
+# ---- the algorithm ------------------------------------------------------------------------------
 
-    def answers():
-        x = data[0][torch.randperm(8)]
+
+def algorithm(state, batches, steps, d_steps=1, decay_d=0.0, decay_eg=0.0, l1=0.0, ema_decay=0.9):
+    networks = (state[name] for name in ("E", "G", "D", "average_E", "average_G"))
+    return list(bigran.train_epoch(*networks, state["opt_eg"], state["opt_d"], batches, steps,
+                                   d_steps, decay_d, decay_eg, l1, ema_decay))
+
+
+def test_a_step_moves_each_player_by_its_own_loss_alone(data):
+    """One step, two of D in it, against the formulas, with the other networks frozen."""
+    options = replace(SMALL, dropout=0.0, lr_d=1e-3)
+    new, moved = bigran.build(options, CPU), bigran.build(options, CPU)
+    batches = data[0][:16].split(8)
+    torch.manual_seed(0)
+    (losses,) = algorithm(moved, iter(batches), range(1), d_steps=2, l1=0.01)
+
+    E, G, D, opt_d, opt_eg = (new[name] for name in ("E", "G", "D", "opt_d", "opt_eg"))
+
+    def sample(x):
         code, z = E(x), torch.randn(8, 3, 25)
         fakes = G(z)
         return lambda: (torch.sigmoid(D(x.unsqueeze(1).repeat(1, 3, 1), code)),
@@ -178,28 +196,28 @@ def test_a_step_moves_each_player_by_its_own_loss_alone(monkeypatch, data, tmp_p
     def norm(*networks):
         return sum(w.abs().sum() for n in networks for w in n.parameters() if w.dim() == 2)
 
-    E, G, D, _, opt_d, *_ = new.values()
-    torch.manual_seed(1_000_000)
-    for _ in range(2):
-        ask = answers()
-        real, fake = ask()
+    torch.manual_seed(0)
+    for x in batches:
+        outputs = sample(x)
+        real, fake = outputs()
+        d_loss = -(torch.log(real) + torch.log(1 - fake)).mean()
         opt_d.zero_grad()
-        loss = -(torch.log(real) + torch.log(1 - fake)).mean() + 0.01 * norm(D)
-        loss.backward(inputs=[*D.parameters()], retain_graph=True)
+        (d_loss + 0.01 * norm(D)).backward(inputs=[*D.parameters()], retain_graph=True)
         opt_d.step()
-    real, fake = ask()  # the last pairs once more, of the discriminator after its steps
-    loss = -(torch.log(fake) + torch.log(1 - real)).mean() + 0.01 * norm(E, G)
-    loss.backward(inputs=[*E.parameters(), *G.parameters()])
+    real, fake = outputs()  # the last pairs once more, of the discriminator after its steps
+    eg_loss = -(torch.log(fake) + torch.log(1 - real)).mean()
+    (eg_loss + 0.01 * norm(E, G)).backward(inputs=[*E.parameters(), *G.parameters()])
+    opt_eg.step()
+    assert torch.allclose(losses, torch.stack([d_loss, eg_loss]), rtol=1e-4)
     for player in "EGD":
         for name, w in new[player].named_parameters():
-            gradient = moved[player].get_parameter(name).grad
-            assert torch.allclose(w.grad, gradient, rtol=1e-3, atol=1e-6), (player, name)
+            other = moved[player].get_parameter(name)
+            assert torch.allclose(w.grad, other.grad, rtol=1e-3, atol=1e-6), (player, name)
+            # Adam's first step moves by the rate, whichever sign a gradient of about 0 has
+            assert ((w - other).abs() > 1e-5).float().mean() < 0.01, (player, name)
 
 
-# ---- schedule and average -----------------------------------------------------------------------
-
-
-def test_learning_rates_follow_their_formula(monkeypatch, data, tmp_path):
+def test_learning_rates_follow_their_formula(monkeypatch, data):
     """lr / (1 + decay n), n the steps that this optimizer has made; a resumed run goes on."""
     rates = {"d": [], "eg": []}
     step = torch.optim.Adam.step
@@ -211,24 +229,34 @@ def test_learning_rates_follow_their_formula(monkeypatch, data, tmp_path):
         step(optimizer)
 
     monkeypatch.setattr(torch.optim.Adam, "step", recorded)
-    monkeypatch.setattr(bigran, "mnist", lambda *_: (data[0][:32], data[1][:32], *data[2:]))
-    monkeypatch.setattr(bigran, "evaluate", lambda *_: None)
-    monkeypatch.setattr(bigran, "score", lambda *_: [0.0] * 6)
-    options = [*SMALL, "--d-steps", "3", "--lr-d", "1e-3", "--lr-eg", "4e-4", "--decay-d", "0.1",
-               "--decay-eg", "0.5", "--beta1", "0.25", "--train-size", "32", "--batch-size", "16"]
-    bigran.main([*options, "--epochs", "1", "--out", str(tmp_path / "run")])
-    bigran.main(["--resume", str(tmp_path / "run"), "--epochs", "2"])
+    options = replace(SMALL, lr_d=1e-3, lr_eg=4e-4, beta1=0.25)
+    state, batches = bigran.build(options, CPU), common.minibatches(data[0][:16], 8)
+    algorithm(state, batches, range(2), d_steps=3, decay_d=0.1, decay_eg=0.5)
+    resumed = bigran.build(options, CPU)
+    for name, part in resumed.items():
+        part.load_state_dict(state[name].state_dict())
+    algorithm(resumed, batches, range(2, 4), d_steps=3, decay_d=0.1, decay_eg=0.5)
     assert rates["d"] == pytest.approx([1e-3 / (1 + 0.1 * n) for n in range(12)])
     assert rates["eg"] == pytest.approx([4e-4, 4e-4 / 1.5, 4e-4 / 2, 4e-4 / 2.5])
 
 
-def test_average_follows_the_weights():
+def test_ema_against_its_formula():
     network, average = bigran.Decoder(4), bigran.Decoder(4)
     start = average.lstm.weight_hh_l0.clone()
-    bigran.follow(average, network, 0.9)
+    bigran.update_ema(average, network, 0.9)
     assert torch.allclose(average.lstm.weight_hh_l0, 0.9 * start + 0.1 * network.lstm.weight_hh_l0)
-    bigran.follow(average, network, 0)
+    bigran.update_ema(average, network, 0)
     assert_same(dict(average.state_dict()), dict(network.state_dict()))
+
+
+def test_ema_warms_up(monkeypatch, data):
+    updates, state = [], bigran.build(SMALL, CPU)
+    names = {id(network): name for name, network in state.items()}
+    monkeypatch.setattr(bigran, "update_ema", lambda average, network, decay: updates.append(
+        (names[id(average)], names[id(network)], decay)))
+    algorithm(state, common.minibatches(data[0][:8], 8), [0, 1, 10**5], ema_decay=0.999)
+    assert updates == [(f"average_{name}", name, pytest.approx(decay))
+                       for decay in (1 / 10, 2 / 11, 0.999) for name in "EG"]
 
 
 # ---- numbers ------------------------------------------------------------------------------------
@@ -241,59 +269,45 @@ def test_distances_and_sharpness_of_a_small_case():
     canvas[1, 1] = 0.09
     assert bigran.sharpness(canvas) == pytest.approx([0, (0.25 + 1) / 2])
     assert bigran.distances(canvas, x) == pytest.approx(
-        [14, (math.sqrt(196 + 588 * 0.11 ** 2) + 28 * 0.09) / 2])
+        [14, (math.sqrt(196 + 588 * 0.11**2) + 28 * 0.09) / 2])
 
 
-# ---- the program --------------------------------------------------------------------------------
+def test_noise_is_the_same_for_a_seed_and_disturbs_nothing():
+    E, G = bigran.Encoder(3, 8), bigran.Decoder(8)
+    x, before = torch.rand(4, 784), torch.get_rng_state()
+    z, canvas = bigran.fixed_z(4, 3, 1, CPU), bigran.autoencode(E, G, x, 1)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(1)
+    assert torch.equal(z, torch.randn(4, 3, 25))
+    torch.manual_seed(1)
+    assert torch.allclose(canvas, G(E(x)), atol=1e-6)
+    assert torch.allclose(bigran.sample(G, z), G(z)[:, 2], atol=1e-6)
+    assert not torch.equal(bigran.fixed_z(4, 3, 2, CPU), z)
+    assert not torch.equal(bigran.autoencode(E, G, x, 2), canvas)
+
+
+# ---- runs ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def run(monkeypatch, data, tmp_path):
-    """Run the script on little data: run(options) gives the run's folder."""
+def run(data, monkeypatch, tmp_path):
+    """Short runs on few data: run(*options, out="run") -> its folder. Curves go to run.curves."""
     few = data[0], data[1], data[2][:100], data[3][:100]
-    monkeypatch.setattr(bigran, "mnist", lambda *_: few)
+    monkeypatch.setattr(common, "mnist", lambda *_: few)
     monkeypatch.setattr(bigran, "SAMPLES", 100)
-    monkeypatch.setattr(bigran, "EVERY", 2)
+    monkeypatch.setattr(bigran, "SCORE_EVERY", 2)
+    monkeypatch.setattr(common, "save_curves",
+                        lambda panels, path, xlabel: run.curves.update({path.name: panels}))
 
-    def run(*options, out="run"):
-        out = tmp_path / out
-        options += ("--resume", str(out)) if "again" in options else ("--out", str(out))
-        bigran.main([*SMALL, *(o for o in options if o != "again"), "--train-size", "256",
-                     "--device", "cpu"])
-        return out
+    def run(*argv, out="run"):
+        if "--resume" not in argv:
+            argv = ("--time-steps", "3", "--set-size", "2", "--hidden", "8", "--train-size", "256",
+                    "--device", "cpu", "--out", str(tmp_path / out), *argv)
+        bigran.main([*argv])
+        return tmp_path / out
+
+    run.curves = {}
     return run
-
-
-@pytest.mark.parametrize("options", [
-    ["--seed", "3", "--d-steps", "2", "--lr-d", "1e-3", "--lr-eg", "1e-3", "--decay-d", "1e-4",
-     "--decay-eg", "4e-4", "--beta1", "0.9", "--dropout", "0.5", "--l1", "1e-3",
-     "--average", "0.9"],
-    ["--seed", "3", "--time-steps", "1", "--set-size", "1", "--hidden", "1"]])
-def test_smoke(run, options, capsys):
-    out = run("--epochs", "2", *options)
-    saved, results = checkpoint(out), json.loads((out / "results.json").read_text())
-    new = parts_of(*options)
-    for name in ("E", "G", "D", "average_E", "average_G"):
-        assert all(not torch.equal(saved[name][key], w) for key, w in new[name].named_parameters())
-    assert not torch.equal(saved["E"]["out.weight"], saved["average_E"]["out.weight"])
-
-    for picture in ("figure7-samples.png", "figure8-autoencodings.png", "figure9-canvas.png",
-                    "drawing.gif", "losses.png", "scores.png", "training.gif",
-                    "samples/epoch-000.png", "samples/epoch-002.png"):
-        Image.open(out / picture).load()
-    rows = list(csv.DictReader((out / "metrics.csv").open()))
-    assert [row["step"] for row in rows] == ["4", "8"]
-    assert all(math.isfinite(float(value)) for row in rows for value in row.values())
-    rows = list(csv.DictReader((out / "scores.csv").open()))
-    assert [row["epoch"] for row in rows] == ["0", "2"]
-    for name, value in rows[1].items():
-        key, _, when = name.rpartition("_")
-        if name != "epoch":
-            expected = results[name] if name == "kl" else results[key][-(when == "last")]
-            assert float(value) == pytest.approx(expected, rel=1e-6)
-    assert results["seed"] == 3 and results["epochs"] == 2
-    printed = capsys.readouterr().out.splitlines()
-    assert "on cpu" in printed[0] and str(out) in printed[-1]
 
 
 def test_results_are_right(run, data):
@@ -305,8 +319,7 @@ def test_results_are_right(run, data):
     def label(queries):
         return train_y[torch.cdist(queries.double(), train_x.double()).argmin(1)]
 
-    parts = parts_of()
-    E, G = parts["E"], parts["G"]
+    E, G = bigran.Encoder(3, 8), bigran.Decoder(8)
     E.load_state_dict(saved["E"])
     G.load_state_dict(saved["G"])
     with torch.no_grad():
@@ -316,20 +329,23 @@ def test_results_are_right(run, data):
         samples = G(torch.randn(100, 3, 25))[:, 2]
     for name in "EGD":
         assert results[f"parameters_{name}"] == sum(w.numel() for w in saved[name].values())
-    assert len(results["class_kept"]) == 3
+    assert len(results["reconstruction_label_accuracy"]) == 3
     other = torch.stack([test_x[i - 1] for i in range(100)])
     for t in range(3):
         assert results["reconstruction_error"][t] == pytest.approx(
             numpy.linalg.norm(test_x - canvas[:, t], axis=1).mean(), rel=1e-5)
         assert results["error_to_another_image"][t] == pytest.approx(
             numpy.linalg.norm(other - canvas[:, t], axis=1).mean(), rel=1e-5)
-        assert results["class_kept"][t] == pytest.approx(
+        assert results["reconstruction_label_accuracy"][t] == pytest.approx(
             (label(canvas[:, t]) == test_y).float().mean().item())
         values = canvas[:, t].flatten().tolist()
         assert results["sharpness"][t] == pytest.approx(
             sum(v <= 0.1 or v >= 0.9 for v in values) / len(values), abs=1e-4)
+    assert results["error_of_class_means"] == pytest.approx(numpy.mean([
+        numpy.linalg.norm(x - train_x[train_y == y].numpy().mean(0))
+        for x, y in zip(test_x.numpy(), test_y)]), rel=1e-5)
     shares = numpy.bincount(label(samples), minlength=10) / 100
-    assert numpy.allclose(results["digit_shares"], shares)
+    assert numpy.allclose(results["class_distribution"], shares)
     assert results["digits"] == (shares >= 0.02).sum()
     assert results["kl"] == pytest.approx(
         scipy.stats.entropy(shares, numpy.bincount(train_y, minlength=10) / 256), rel=1e-4)
@@ -339,132 +355,133 @@ def test_results_are_right(run, data):
         ones = (images.numpy() > 0.5).astype(float)
         assert results[name] == pytest.approx(ones.var(0, ddof=1).sum(), rel=1e-5), name
     assert results["variance"] > 0
+    assert results["sharpness_of_test_images"] == pytest.approx(
+        ((test_x <= 0.1) | (test_x >= 0.9)).float().mean().item(), abs=1e-4)
     assert results["label_accuracy_on_test_images"] == pytest.approx(
         (label(test_x) == test_y).float().mean().item())
 
+    *_, row = csv.DictReader((out / "scores.csv").open())  # the same, at the first and last t
+    for name, value in row.items():
+        key, _, when = name.rpartition("_")
+        if name != "epoch":
+            expected = results[name] if name == "kl" else results[key][-(when == "last")]
+            assert float(value) == pytest.approx(expected, rel=1e-6), name
+
+
+def test_averages_make_the_pictures(run):
+    """The same training twice: only with --average 0 are the averages the last weights."""
+    slow, last = (run("--epochs", "1", "--average", decay, out=decay) for decay in ("0.9", "0"))
+    for network in "EG":
+        a, b = (checkpoint(out) for out in (slow, last))
+        assert_same(a[network], b[network])
+        assert_same(b[network], b[f"average_{network}"])
+        assert not torch.equal(a[network]["out.weight"], a[f"average_{network}"]["out.weight"])
+    for name in ("figure7-samples.png", "figure8-autoencodings.png", "samples/epoch-001.png"):
+        assert (slow / name).read_bytes() != (last / name).read_bytes()
+
 
 def tile(picture, row, column):
-    """An image (784,) of a grid, in its 256 grey values."""
+    """An image (784,) of a grid, in its 256 gray values."""
     grid = torch.from_numpy(numpy.array(Image.open(picture).convert("L")))
     y, x = 2 + 58 * row, 2 + 58 * column
     return grid[y: y + 56: 2, x: x + 56: 2].flatten().float()
 
 
 def test_figures_show_one_image_of_each_digit(run, data):
-    out = run("--epochs", "1")
+    out = run("--epochs", "1", "--average", "0")
+    saved, E, G = checkpoint(out), bigran.Encoder(3, 8), bigran.Decoder(8)
+    E.load_state_dict(saved["E"])
+    G.load_state_dict(saved["G"])
     assert Image.open(out / "figure8-autoencodings.png").size == (2 + 58 * 11, 2 + 58 * 10)
     assert Image.open(out / "figure9-canvas.png").size == (2 + 58 * 4, 2 + 58 * 10)
-    for digit in range(10):
-        x = data[2][data[3] == digit][0]
+    images = torch.stack([data[2][data[3] == digit][0] for digit in range(10)])
+    canvas = bigran.autoencode(E, G, images, 0)
+    for digit, x in enumerate(images):
         for name in ("figure8-autoencodings.png", "figure9-canvas.png"):
             assert (tile(out / name, digit, 0) - 255 * x).abs().max() <= 1
-        tiles = [tile(out / "figure8-autoencodings.png", digit, column) for column in range(1, 11)]
-        assert len({tuple(image.tolist()) for image in tiles}) == 10  # each with noise of its own
-    for last in ("stroke-3.png", "epoch-001.png"):  # the same noise
+        for t in range(3):
+            shown = tile(out / "figure9-canvas.png", digit, 1 + t)
+            assert (shown - 255 * canvas[digit, t]).abs().max() <= 1
+        ten = [tile(out / "figure8-autoencodings.png", digit, column) for column in range(1, 11)]
+        assert len({tuple(image.tolist()) for image in ten}) == 10  # each with noise of its own
+    for last in ("canvas-3.png", "epoch-001.png"):  # the same noise
         assert ((out / "samples" / last).read_bytes()
                 == (out / "figure7-samples.png").read_bytes())
     assert Image.open(out / "drawing.gif").n_frames == 3
 
 
-def test_same_seed_same_bits_and_resumed_equals_uninterrupted(run):
-    options = ["--d-steps", "2", "--decay-d", "0.01", "--decay-eg", "0.01"]
-    whole = run("--epochs", "3", *options, out="whole")
-    part = run("--epochs", "1", *options, out="part")
-    run("again", "--epochs", "3", *options, out="part")
-    assert_same(checkpoint(whole), checkpoint(part))
-    for name in ("metrics.csv", "scores.csv", "training.gif", "samples/epoch-003.png"):
-        assert (whole / name).read_bytes() == (part / name).read_bytes()
-    a, b = (json.loads((out / "results.json").read_text()) for out in (whole, part))
-    assert a.pop("training_seconds") > 0 < b.pop("training_seconds")
-    assert a == b
-    other = run("--epochs", "1", "--seed", "1", out="other")
-    assert not torch.equal(checkpoint(other)["E"]["out.weight"],
-                           checkpoint(part)["E"]["out.weight"])
+def test_options_reach_the_algorithm_and_epochs_have_their_own_numbers(run, monkeypatch):
+    calls, numbers, names = [], set(), inspect.signature(bigran.train_epoch)
+
+    def recorded(*args):
+        calls.append(names.bind(*args).arguments)
+        numbers.add((next(calls[-1]["batches"]).sum().item(), torch.rand(()).item()))
+        yield from torch.zeros(len(calls[-1]["steps"]), 2)
+
+    monkeypatch.setattr(bigran, "train_epoch", recorded)
+    options = ("--epochs", "2", "--batch-size", "32", "--d-steps", "3", "--lr-d", "0.1", "--lr-eg",
+               "0.2", "--decay-d", "0.3", "--decay-eg", "0.4", "--l1", "0.6", "--average", "0.7")
+    run(*options, out="a")
+    run(*options, "--seed", "1", out="b")
+    assert len(numbers) == len(calls) == 4
+    for call, steps in zip(calls, (range(8), range(8, 16)) * 2):
+        assert call["steps"] == steps
+        assert [call[name] for name in ("d_steps", "decay_d", "decay_eg", "l1", "ema_decay")] == [
+            3, 0.3, 0.4, 0.6, 0.7]
+        assert call["opt_d"].defaults["lr"] == 0.1 and call["opt_eg"].defaults["lr"] == 0.2
 
 
-def test_nan_stops_the_run_and_names_the_step(run, monkeypatch, tmp_path):
-    calls, losses = [], bigran.losses
+def test_last_epoch_has_a_score_as_if_it_had_been_the_first_plan(run):
+    """SCORE_EVERY is 2 here. A longer run has no score of a shorter one's last epoch."""
+    def epochs(out):
+        return [row["epoch"] for row in csv.DictReader((out / "scores.csv").open())]
 
-    def breaks(*logits):
+    out = run("--epochs", "3")
+    assert epochs(out) == ["0", "2", "3"]
+    run("--resume", str(out), "--epochs", "5")
+    assert epochs(out) == ["0", "2", "4", "5"]
+    curves = [curve for panel in run.curves["scores.png"].values() for curve in panel.values()]
+    epoch, *columns = zip(*checkpoint(out)["scores"])
+    assert curves == [(epoch, column) for column in columns]
+    assert_same(checkpoint(out), checkpoint(run("--epochs", "5", out="whole")))
+
+
+def test_interrupted_score_and_picture_are_made_up_for(run, monkeypatch, tmp_path):
+    """Ctrl-C while the second epoch is scored: its training is kept, the score comes later."""
+    whole, score, calls = run("--epochs", "3", out="whole"), bigran.score, []
+
+    def interrupted(*tensors):
         calls.append(1)
-        d_loss, eg_loss = losses(*logits)
-        return d_loss, eg_loss * (math.nan if len(calls) == 12 else 1)  # two a step
-
-    monkeypatch.setattr(bigran, "losses", breaks)
-    with pytest.raises(SystemExit) as stop:
-        run("--epochs", "3")
-    assert re.search(r"not finite in steps 5 to 8 \(epoch 2\)", str(stop.value.code))
-    assert checkpoint(tmp_path / "run")["epoch"] == 1
-
-
-def test_interrupted_run_can_be_continued(run, monkeypatch, tmp_path, capsys):
-    whole = run("--epochs", "2", out="whole")
-    calls, losses = [], bigran.losses
-
-    def interrupted(*logits):
-        calls.append(1)
-        if len(calls) == 11:  # two a step
+        if len(calls) == 2:
+            (tmp_path / "run" / "samples" / "epoch-002.png").unlink()
             raise KeyboardInterrupt
-        return losses(*logits)
+        return score(*tensors)
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
-        patch.setattr(bigran, "losses", interrupted)
-        run("--epochs", "2")
-    assert stop.value.code == 130
-    assert f"--resume {tmp_path / 'run'}" in capsys.readouterr().err
-    run("again")
-    assert_same(checkpoint(whole), checkpoint(tmp_path / "run"))
+        patch.setattr(bigran, "score", interrupted)
+        run("--epochs", "3")
+    out = tmp_path / "run"
+    assert stop.value.code == 130 and checkpoint(out)["epoch"] == 2
+    assert [row[0] for row in checkpoint(out)["scores"]] == [0]
+    run("--resume", str(out))
+    assert_same(checkpoint(whole), checkpoint(out))
+    for name in ("scores.csv", "training.gif", "samples/epoch-002.png"):
+        assert (whole / name).read_bytes() == (out / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("options, complaint", [
-    (["--epochs", "0"], "--epochs: '0' is not a whole number from 1"),
-    (["--batch-size", "0"], "--batch-size: '0' is not a whole number from 1"),
-    (["--batch-size", "64", "--train-size", "63"], "--batch-size: 64 is more than"),
-    (["--batch-size", "66"], "--batch-size: 66 is not a multiple of --set-size 4"),
-    (["--set-size", "0"], "--set-size: '0' is not a whole number from 1"),
-    (["--time-steps", "0"], "--time-steps: '0' is not a whole number from 1"),
-    (["--hidden", "0"], "--hidden: '0' is not a whole number from 1"),
-    (["--d-steps", "0"], "--d-steps: '0' is not a whole number from 1"),
-    (["--train-size", "60001"], "--train-size: '60001' is not a whole number from 1 to 60000"),
-    (["--lr-d", "nan"], "--lr-d: 'nan' is not a number from 1e-09 to 10"),
-    (["--lr-eg", "0"], "--lr-eg: '0' is not a number from 1e-09 to 10"),
-    (["--decay-d", "-1"], "--decay-d: '-1' is not a number from 0"),
-    (["--decay-eg", "2"], "--decay-eg: '2' is not a number from 0"),
-    (["--beta1", "1"], "--beta1: '1' is not a number from 0 to 0.9999"),
-    (["--dropout", "1"], "--dropout: '1' is not a number from 0 to 0.99"),
-    (["--l1", "-1"], "--l1: '-1' is not a number from 0 to 1"),
-    (["--average", "-0.1"], "--average: '-0.1' is not a number from 0 to 1"),
-    (["--seed", "-1"], "--seed: '-1' is not a whole number from 0"),
-    (["--device", "cuda"], "--device: there is no cuda here"),
-    (["--resume", "nowhere"], "--resume: nowhere holds no whole run of"),
-    (["--out", "here"], "--out: here exists"),
-    (["--resume", "here", "--out", "there"], "--resume: not allowed with"),
-    (["--slope", "2"], "unrecognized arguments: --slope 2"),
-])
-def test_bad_options_end_with_one_line_and_change_nothing(options, complaint, tmp_path,
-                                                          monkeypatch, capsys):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "here").mkdir()
+def test_an_infinite_deviation_stops_the_run(data, monkeypatch, tmp_path):
+    """All weights are finite after this step, but E's codes are not; epoch 0 stays."""
+    monkeypatch.setattr(common, "mnist", lambda *_: tuple(tensor[:300] for tensor in data))
+    monkeypatch.setattr(bigran, "SAMPLES", 30)
+    out = tmp_path / "run"
     with pytest.raises(SystemExit) as stop:
-        bigran.main(options)
-    assert stop.value.code == 2
-    assert complaint in capsys.readouterr().err.splitlines()[-1]
-    assert [path.name for path in tmp_path.rglob("*")] == ["here"]
+        bigran.main(["--train-size", "32", "--batch-size", "32", "--lr-eg", "10", "--epochs", "1",
+                     "--device", "cpu", "--out", str(out)])
+    assert stop.value.code == (f"bigran.py: error: a weight of E or G, or a deviation of E, is not "
+                               f"finite after epoch 1; {out} holds epoch 0")
+    assert checkpoint(out)["epoch"] == 0 and not (out / "samples" / "epoch-001.png").exists()
 
 
-def test_bad_ways_to_resume(run, capsys):
-    out = run("--epochs", "2")
-    before = {path: path.read_bytes() for path in out.rglob("*.*")}
-    changed = {"--time-steps": 4, "--set-size": 4, "--hidden": 9, "--d-steps": 3, "--lr-d": 1,
-               "--lr-eg": 1, "--decay-d": 1, "--decay-eg": 1, "--beta1": 0.1, "--dropout": 0.1,
-               "--l1": 1, "--average": 0.1, "--batch-size": 2, "--train-size": 64, "--seed": 1}
-    assert len(changed) == len(bigran.KEPT)
-    complaints = [([option, str(value)], f"{option}: the run in")
-                  for option, value in changed.items()] + [(["--epochs", "1"], "has 2 already")]
-    for options, complaint in complaints:
-        with pytest.raises(SystemExit) as stop:
-            bigran.main(["--resume", str(out), *options])
-        assert stop.value.code == 2
-        assert complaint in capsys.readouterr().err.splitlines()[-1]
-    assert before == {path: path.read_bytes() for path in out.rglob("*.*")}
+def test_a_minibatch_is_whole_sets():
+    with pytest.raises(ValueError, match="--batch-size: 66 is not a multiple of --set-size 4"):
+        bigran.Options(batch_size=66)
