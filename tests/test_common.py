@@ -2,7 +2,6 @@
 
 import gzip
 import os
-import random
 import re
 import shutil
 import socket
@@ -150,13 +149,11 @@ def test_a_file_that_does_not_fit_is_named(raw, name, array, message):
 
 
 def test_a_damaged_file_is_named(raw, small):
-    random.seed(0)
-    whole = gzip.compress(idx(small["train-images-idx3-ubyte"]))
-    long, half = idx(small["train-images-idx3-ubyte"]) + b"0", whole[:-100]
-    damaged = [b"", b"no gzip file", half, whole[:5], whole[:-3], gzip.compress(b""),
-               gzip.compress(b"text"), gzip.compress(long), gzip.compress(long[:-2])]
-    for _ in range(20):
-        place = random.randrange(10, len(whole))  # after the gzip header
+    plain = idx(small["train-images-idx3-ubyte"])
+    whole = gzip.compress(plain)
+    damaged = [b"", b"no gzip file", whole[:5], whole[:-100], whole[:-3]]
+    damaged += map(gzip.compress, (b"", b"text", plain + b"0", plain[:-1], b"1" + plain[1:]))
+    for place in (*range(10, 20), len(whole) // 2, len(whole) - 6):  # after the header
         damaged.append(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
     for content in damaged:
         (raw / "train-images-idx3-ubyte.gz").write_bytes(content)

@@ -81,8 +81,9 @@ class Accelerator(TorchFunctionMode):
             self.check_together(name, args, given, here)
         if kwargs.get("generator") and (kwargs["generator"].device == DEVICE) != there:
             raise RuntimeError(f"{name}: the generator is on another device")
-        mask = name == "__getitem__" and any(t.dtype == torch.bool for t in tensors_in(args[1:]))
-        if here and (name in READS or mask) or there and not here and name in ("to", "tensor"):
+        index = tensors_in(args[1:]) if name == "__getitem__" else []
+        slow = name in READS or any(t.dtype == torch.bool or not on_device(t) for t in index)
+        if here and slow or there and not here and name in ("to", "tensor"):
             self.waits += 1
 
         result = func(*args, **kwargs)
@@ -179,6 +180,7 @@ def test_what_waits_is_counted(accelerator):
     there = torch.ones(3, device=DEVICE)
     for call, waits in ((there.tolist, 1), (there.cpu, 1), (there.sum().item, 1),
                         (lambda: bool((there > 0).all()), 1), (lambda: there[there > 0], 1),
+                        (lambda: there[torch.arange(2)], 1),
                         (lambda: torch.ones(3).to(DEVICE), 1), (lambda: there.to(DEVICE), 0),
                         (lambda: torch.ones(3, device=DEVICE) * there[1:].sum(), 0)):
         before = accelerator.waits
