@@ -1,0 +1,367 @@
+"""A GAN on eight Gaussians in the plane, with four objectives. The file to read first.
+
+Grant Reaber, "Introduction to Generative Adversarial Networks", slides, 2017. The objectives come
+from Goodfellow et al. 2014, arXiv 1406.2661 (minimax, non-saturating), Arjovsky et al. 2017,
+arXiv 1701.07875 (wgan), and Gulrajani et al. 2017, arXiv 1704.00028 (wgan-gp).
+
+The idea. We have points x in the plane and want more points like them. Two networks are trained
+against each other:
+
+    generator      G turns noise z, two standard normal numbers, into a point G(z).
+    discriminator  D gives every point x a score D(x). It learns to give high scores to real
+                   points and low scores to generated ones.
+
+They take turns. D learns to tell real points from those that G makes now. Then G changes so that
+its points get higher scores. G never sees a real point. All it knows is the gradient of D: the
+direction in which the score of each of its points would rise. Where D is flat, G learns nothing.
+
+The real points come from eight Gaussians on a circle, the modes. So we can see how a GAN may fail:
+G finds some of the modes and never the others (mode dropping).
+
+The objectives. E is the mean over real points x and noise z. With the first two, sigmoid(D(x)) is
+the probability that D gives x to be real:
+
+    minimax         D minimizes  -E[log sigmoid(D(x))] - E[log(1 - sigmoid(D(G(z))))]
+                    G minimizes   E[log(1 - sigmoid(D(G(z))))]
+    non-saturating  D minimizes   the same as with minimax
+                    G minimizes  -E[log sigmoid(D(G(z)))]
+    wgan            D minimizes   E[D(G(z))] - E[D(x)], all its weights clipped to [-0.01, 0.01]
+                    G minimizes  -E[D(G(z))]
+    wgan-gp         D minimizes   E[D(G(z))] - E[D(x)] + lambda E[(|grad D(x^)| - 1)^2]
+                    G minimizes  -E[D(G(z))]
+
+Where D is sure that G(z) is not real, the loss of G is flat with minimax, but not with
+non-saturating. In the last two D is called a critic. Nothing but clipping or the penalty keeps its
+scores from growing without end: the penalty asks for gradients of length 1 at points x^, uniform on
+the line between a real and a generated point. wasserstein_toy.py shows what such critics learn.
+
+    points find the modes          python gan_toy.py                        training.gif
+    with another objective         python gan_toy.py --objective minimax    training.gif
+    all objectives, three seeds    python gan_toy.py --paper                figure-*, results.csv
+
+Where this differs from the slides or the papers (measured in docs/gan_toy.md):
+- The slides show the eight Gaussians but give no numbers. Widths, networks, minibatches and
+  learning rates are ours.
+- lambda is 10 as in the paper; its authors' toy code has 0.1.
+- D makes 5 steps for each step of G with all objectives; in a GAN usually 1 (--critic-steps 1).
+"""
+
+import math
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+
+if __name__ == "__main__":  # before torch: waiting threads that spin slow down all else
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks this small are slower with two
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid, softplus
+from tqdm import tqdm
+
+import common
+from common import option
+
+OBJECTIVES = ("minimax", "non-saturating", "wgan", "wgan-gp")
+RADIUS, SPREAD = 2.0, 0.05  # of the circle of modes; standard deviation of each Gaussian
+PENALTY = 10.0  # lambda of the gradient penalty; Gulrajani et al. 2017
+CLIP = 0.01  # bound on D's weights with the wgan objective; Arjovsky et al. 2017
+STEPS_PER_EPOCH = 25  # generator steps: there is no data set to pass through
+SAMPLES = 10_000  # generated points that the evaluation counts
+
+
+@dataclass(frozen=True)
+class Options:
+    """Default, accepted values and meaning of each; raises ValueError where one is not accepted."""
+
+    objective: str = option("wgan-gp", OBJECTIVES, "what D and G minimize")
+    epochs: int = option(120, (1, 10**6), f"an epoch is {STEPS_PER_EPOCH} generator steps")
+    batch_size: int = option(256, (1, 10**6), "points in a minibatch")
+    lr: float = option(1e-3, (1e-9, 10), "learning rate")
+    critic_steps: int = option(5, (1, 1000), "steps of D before each step of G")
+    seed: int = option(0, (0, 10**9), "of weights, points and noise")
+    device: str = option("auto", ("auto", "cpu", "cuda", "mps"), "auto is cuda, else cpu")
+
+    def __post_init__(self):
+        common.check_options(self)
+
+
+# ---- data and networks --------------------------------------------------------------------------
+
+
+def eight_centers(device: torch.device) -> Tensor:
+    """The means of the eight Gaussians, evenly on a circle; (8, 2)."""
+    angle = torch.arange(8, device=device) * (2 * math.pi / 8)
+    return RADIUS * torch.stack([angle.cos(), angle.sin()], dim=1)
+
+
+def real_batches(batch_size: int, device: torch.device) -> Iterator[Tensor]:
+    """Minibatches of real points (batch_size, 2), without end."""
+    centers = eight_centers(device)
+    while True:
+        mode = torch.randint(8, (batch_size,), device=device)
+        yield centers[mode] + SPREAD * torch.randn(batch_size, 2, device=device)
+
+
+def mlp(sizes: list[int]) -> nn.Sequential:
+    """Linear layers, (N, sizes[0]) -> (N, sizes[-1]), with ReLUs between; weights as He et al."""
+    layers = []
+    for inputs, outputs in zip(sizes, sizes[1:]):
+        linear = nn.Linear(inputs, outputs)
+        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+        nn.init.zeros_(linear.bias)
+        layers += [linear, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def generator() -> nn.Sequential:
+    """G: noise z (N, 2) -> points (N, 2)."""
+    return mlp([2, 128, 128, 128, 2])
+
+
+def discriminator() -> nn.Sequential:
+    """D: points (N, 2) -> scores (N, 1), no sigmoid."""
+    return mlp([2, 128, 128, 128, 1])
+
+
+# ---- objectives ---------------------------------------------------------------------------------
+
+
+def gradient_penalty(D: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    """E[(|grad D(x^)| - 1)^2], a scalar; real, fake (N, 2), and one epsilon per point."""
+    epsilon = torch.rand(len(real), 1, device=real.device)
+    x_hat = (epsilon * real + (1 - epsilon) * fake).requires_grad_()
+    (gradient,) = torch.autograd.grad(D(x_hat).sum(), x_hat, create_graph=True)
+    return ((gradient.norm(dim=1) - 1) ** 2).mean()
+
+
+def discriminator_loss(D: nn.Module, real: Tensor, fake: Tensor,
+                       objective: str) -> tuple[Tensor, Tensor]:
+    """What D minimizes: the loss, and E[D(x)] - E[D(G(z))] without gradient; both scalars."""
+    real_score, fake_score = D(torch.cat([real, fake])).chunk(2)
+    if objective in ("minimax", "non-saturating"):  # -log sigmoid(s) is softplus(-s)
+        loss = softplus(-real_score).mean() + softplus(fake_score).mean()
+    else:
+        loss = fake_score.mean() - real_score.mean()
+    if objective == "wgan-gp":
+        loss = loss + PENALTY * gradient_penalty(D, real, fake)
+    return loss, (real_score.mean() - fake_score.mean()).detach()
+
+
+def generator_loss(D: nn.Module, fake: Tensor, objective: str) -> Tensor:
+    """What G minimizes; a scalar."""
+    if objective == "minimax":  # log(1 - sigmoid(s)) is logsigmoid(-s)
+        return logsigmoid(-D(fake)).mean()
+    if objective == "non-saturating":
+        return softplus(-D(fake)).mean()
+    return -D(fake).mean()
+
+
+# ---- the algorithm ------------------------------------------------------------------------------
+
+
+def optimizer(network: nn.Module, lr: float, objective: str) -> torch.optim.Optimizer:
+    """RMSprop for wgan, as its paper has it; for the others Adam as in 1704.00028, algorithm 1."""
+    if objective == "wgan":
+        return torch.optim.RMSprop(network.parameters(), lr, alpha=0.9)
+    return torch.optim.Adam(network.parameters(), lr, (0.0, 0.9), fused=True)
+
+
+@torch.no_grad()
+def clip(D: nn.Module) -> None:
+    """Keep D's weights in [-0.01, 0.01]: wgan's way to bound the slope of D."""
+    for parameter in D.parameters():
+        parameter.clamp_(-CLIP, CLIP)
+
+
+def train_epoch(G: nn.Module, D: nn.Module, opt_g: torch.optim.Optimizer,
+                opt_d: torch.optim.Optimizer, batches: Iterator[Tensor], steps: Iterable[int],
+                critic_steps: int, objective: str) -> Iterator[Tensor]:
+    """Train G for the steps with these numbers, and D `critic_steps` times before each of them.
+
+    `batches` gives real points (N, 2). After each generator step this yields the last loss of D,
+    that of G, and E[D(x)] - E[D(G(z))]; (3,), on the device of the points.
+    """
+    for _ in steps:
+        for _ in range(critic_steps):
+            real = next(batches)
+            with torch.no_grad():
+                fake = G(torch.randn(len(real), 2, device=real.device))
+            d_loss, estimate = discriminator_loss(D, real, fake, objective)
+            opt_d.zero_grad()
+            d_loss.backward(inputs=list(D.parameters()))  # no gradient for x_hat
+            opt_d.step()
+            if objective == "wgan":
+                clip(D)
+
+        fake = G(torch.randn(len(real), 2, device=real.device))
+        g_loss = generator_loss(D, fake, objective)
+        opt_g.zero_grad()
+        g_loss.backward(inputs=list(G.parameters()))  # D's parameters accumulate no gradient
+        opt_g.step()
+        yield torch.stack([d_loss.detach(), g_loss.detach(), estimate])
+
+
+# ---- evaluation and figures ---------------------------------------------------------------------
+
+
+@torch.no_grad()
+def sample(G: nn.Module, count: int, seed: int) -> Tensor:
+    """`count` generated points (count, 2), the same for a seed; global randomness is untouched."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return G(torch.randn(count, 2, device=next(G.parameters()).device))
+
+
+def modes_found(points: Tensor) -> tuple[int, float]:
+    """How many of the eight modes the points (N, 2) have found, and the share of good points.
+
+    A good point lies within three standard deviations of a mode, as 98.9% of the real ones do. A
+    mode is found if 1% of all points are good and nearest to it; its fair share is 12.5%.
+    """
+    distance, mode = torch.cdist(points, eight_centers(points.device)).min(1)
+    good = distance < 3 * SPREAD
+    shares = torch.bincount(mode[good], minlength=8) / len(points)
+    return (shares >= 0.01).sum().item(), good.float().mean().item()
+
+
+def dead_share(D: nn.Module, points: Tensor) -> float:
+    """The share of points (N, 2) at which the gradient of D is exactly 0: there D is dead.
+
+    G learns nothing from such a point. One layer of D whose ReLUs are all 0 there is enough.
+    """
+    points = points.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(D(points).sum(), points)
+    return (gradient == 0).all(1).float().mean().item()
+
+
+@torch.no_grad()
+def save_surfaces(panels: dict[str, tuple[nn.Module, Tensor]], path: Path) -> None:
+    """For each title D over a square, with points (N, 2) and circles around the modes.
+
+    The colors span the scores of D in the square, so the title tells their range.
+    """
+    figure = Figure(figsize=(3 * len(panels), 3.3), layout="constrained")
+    for axes, (title, (D, points)) in zip(figure.subplots(1, len(panels), squeeze=False).flat,
+                                          panels.items()):
+        line = torch.linspace(-3, 3, 150, device=points.device)
+        score = D(torch.cartesian_prod(line, line)).view(150, 150).T.cpu()  # rows are y
+        axes.contourf(line.cpu(), line.cpu(), score, levels=12)
+        axes.plot(*points.T.cpu(), ".", color="C1", markersize=2)
+        axes.plot(*eight_centers(torch.device("cpu")).T, "ow", fillstyle="none", markersize=10)
+        axes.set(aspect="equal", xlim=(-3, 3), ylim=(-3, 3), xticks=range(-2, 3),
+                 yticks=range(-2, 3))
+        axes.set_title(f"{title}\nD from {score.min():.3g} to {score.max():.3g}", fontsize=9)
+    figure.savefig(path, dpi=90)
+
+
+# ---- run ----------------------------------------------------------------------------------------
+
+
+def configuration(options: Options) -> str:
+    """The name of a run: what makes it different from the others of --paper."""
+    return f"{options.objective}-seed{options.seed}"
+
+
+def build(options: Options, device: torch.device) -> dict:
+    """Networks and optimizers, new, by the names they have in checkpoint.pt."""
+    torch.manual_seed(options.seed)
+    G, D = generator().to(device), discriminator().to(device)
+    return {"G": G, "D": D, "opt_g": optimizer(G, options.lr, options.objective),
+            "opt_d": optimizer(D, options.lr, options.objective)}
+
+
+def train(options: Options, out: Path) -> dict:
+    """Begin or continue the run in `out`, or just return its results where it has finished."""
+    if results := common.finished(options, out):
+        return results
+    device = common.pick_device(options.device)
+    state = build(options, device)
+    G, D, opt_g, opt_d = (state[name] for name in ("G", "D", "opt_g", "opt_d"))
+    start_epoch, log, seconds = common.begin(options, out, state, device)
+    batches, n = real_batches(options.batch_size, device), STEPS_PER_EPOCH
+
+    def draw(epochs: int) -> None:
+        points = sample(G, SAMPLES, options.seed)
+        title = f"{options.objective}, step {epochs * n}: {modes_found(points)[0]} of 8"
+        save_surfaces({title: (D, points[:500])}, out / "samples" / f"epoch-{epochs:03}.png")
+
+    draw(start_epoch)
+    with tqdm(total=options.epochs * n, initial=start_epoch * n, desc=out.name,
+              unit=" generator steps") as bar:
+        for epoch in range(start_epoch, options.epochs):
+            start, steps = time.perf_counter(), range(epoch * n, (epoch + 1) * n)
+            torch.manual_seed(1_000_000 * (options.seed + 1) + epoch)  # all that an epoch needs
+            losses = train_epoch(G, D, opt_g, opt_d, batches, steps, options.critic_steps,
+                                 options.objective)
+            for row in common.mean_losses(losses, steps, bar):
+                points = sample(G, SAMPLES, options.seed)
+                modes, share = modes_found(points)
+                dead = dead_share(D, points)
+                log.append([*row, modes, share, dead])
+                bar.set_postfix_str(f"epoch {epoch + 1}/{options.epochs}, D {row[1]:.3f}, "
+                                    f"G {row[2]:.3f}, {modes} of 8 modes, D dead at {dead:.0%}")
+            seconds += time.perf_counter() - start
+            common.save_checkpoint(options, out, state, epoch + 1, log, seconds)
+            draw(epoch + 1)
+
+    save_figures(options, out, log)
+    *_, modes, share, dead = zip(*log)
+    half = len(log) // 2  # the end is one moment of many, so means of the later half, too
+    results = {"modes": modes[-1], "modes_mean_of_later_half": fmean(modes[half:]),
+               "share_within_three_deviations": share[-1],
+               "dead_share": dead[-1], "dead_share_mean_of_later_half": fmean(dead[half:])}
+    return common.save_results(options, out, common.parameter_counts(state) | results, device,
+                               seconds)
+
+
+def save_figures(options: Options, out: Path, log: list) -> None:
+    """metrics.csv, losses.png and training.gif of one run."""
+    common.save_csv(("generator_step", "d_loss", "g_loss", "estimate", "modes", "share",
+                     "dead_share"), log, out / "metrics.csv")
+    steps, d_loss, g_loss, estimate, modes, share, dead = zip(*log)
+    common.save_curves({"losses": {"D": (steps, d_loss), "G": (steps, g_loss)},
+                        "E[D(x)] - E[D(G(z))]": {options.objective: (steps, estimate)},
+                        "modes found, of 8": {options.objective: (steps, modes)},
+                        "shares of generated points": {
+                            "within three deviations of a mode": (steps, share),
+                            "D is dead there": (steps, dead)}},
+                       out / "losses.png", "generator step")
+    common.save_gif((out / "samples").glob("epoch-*.png"), out / "training.gif", most=30,
+                    in_color=True)
+
+
+def paper(options: Options, out: Path, jobs: int) -> None:
+    """The four objectives with three seeds: the table, modes over training, and last samples."""
+    runs = [replace(options, objective=objective, seed=seed)
+            for objective in OBJECTIVES for seed in (0, 1, 2)]
+    folders = {out / configuration(run): run for run in runs}
+    rows = {row["run"]: row for row in common.train_all(train, folders, jobs)}
+    surfaces, modes = {}, {objective: {} for objective in OBJECTIVES}
+    for folder, run in folders.items():
+        saved, state = common.read_checkpoint(Options, folder), build(run, torch.device("cpu"))
+        for name in ("G", "D"):
+            state[name].load_state_dict(saved[name])
+        if run.seed == 0:
+            surfaces[run.objective] = (state["D"], sample(state["G"], 1000, run.seed))
+        steps, _, _, _, found, _, _ = zip(*saved["log"])
+        modes[run.objective][f"seed {run.seed}"] = (steps, found)
+    save_surfaces(surfaces, out / "figure-objectives.png")
+    common.save_curves(modes, out / "figure-modes.png", "generator step", "modes found, of 8")
+    common.save_table([rows[folder.name] for folder in folders], out / "results.csv", (
+        "modes", "modes_mean_of_later_half", "share_within_three_deviations",
+        "dead_share_mean_of_later_half", "training_seconds"))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The program: status 0, 1 (disk or losses), 2 (options), 130 (Ctrl-C)."""
+    common.run_program(Options, train, configuration, argv, paper, varied=("objective", "seed"))
+
+
+if __name__ == "__main__":
+    main()
