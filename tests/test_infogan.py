@@ -298,7 +298,7 @@ def test_label_dependence_can_be_told_beforehand(data):
     expected = {
         "one_label_per_c1": (9 * p + 1) / 10,
         "unchanged_if_c1_resampled": 1 - p + p * Fraction(1, 10),
-        "unchanged_if_all_but_c1_resampled": Fraction(9, 10) * (p**2 + (1 - p) ** 2)
+        "unchanged_if_rest_resampled": Fraction(9, 10) * (p**2 + (1 - p) ** 2)
         + Fraction(1, 10),
         "unchanged_if_all_resampled": 9 * (p / 10) ** 2 + (1 - 9 * p / 10) ** 2}
     assert numbers.keys() == expected.keys()
