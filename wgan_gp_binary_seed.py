@@ -21,18 +21,16 @@ with x~ uniform on the line between a real and a generated image. We compare -L1
 the Wasserstein distance: lower is better.
 
     figure 1  samples               python wgan_gp_binary_seed.py                   figure1-*.png
-    figure 2  critic loss           python wgan_gp_binary_seed.py --n-c 4 --n-b 0   figure2-*.png
     figure 4  z_c or z_b fixed      python wgan_gp_binary_seed.py --n-c 7 --n-b 12  figure4-*.png
     figures 2 and 3, the search     python wgan_gp_binary_seed.py --paper           figure2, figure3
               a part of the search  python wgan_gp_binary_seed.py --paper --dims 0 4 12
 
-What the paper leaves open, and what we add (results in docs/wgan_gp_binary_seed.md):
+What the paper leaves open, and what we add (see docs/wgan_gp_binary_seed.md):
 - The "critic loss" of the paper's figures: we read it as -L1, without the penalty.
 - An epoch: 78 generator steps, whose 6 * 78 critic steps are one pass over the training images.
 - "Occasionally run 100 critic iterations": each epoch begins with such a block instead of 6.
 - Adam's betas are (0.5, 0.9), from the MNIST code of Gulrajani et al. 2017, arXiv 1704.00028; their
   algorithm 1 has beta1 = 0. The initial weights are PyTorch's.
-- "The same (transposed) architecture": G has transposed convolutions, C has the usual ones.
 - Figure 2's curves are our selection; the paper's text names (4, 0), 12 and 7 + 12 only.
 - Runs with the same --seed share C's initial weights and the order of the training images.
 - Added: the estimate on test images, to see overfitting; a "final" one, of more critic steps with
@@ -61,6 +59,7 @@ from common import option
 
 PENALTY = 10.0  # lambda of the gradient penalty; section 4
 CRITIC_STEPS = 6  # of the critic before a generator step; section 4
+BETAS = (0.5, 0.9)  # of Adam; MNIST code of Gulrajani et al. 2017
 BLOCK = 100  # critic steps "to make sure the critic has remained optimal"; section 4
 LAST = 200  # critic steps whose mean is the reported estimate; section 4.1
 WINDOW = 50  # critic steps under the Hanning window of figure 2
@@ -104,7 +103,7 @@ def generator(n_z: int) -> nn.Sequential:
 
     Section 4. 6272 (n_z + 1) + 206,465 parameters, which is 331,905 for n_z = 7 + 12.
     """
-    return nn.Sequential(  # 7 -> 14 -> 28 pixels; without output_padding 13 and 25
+    return nn.Sequential(  # strides go up: 7 -> 14 -> 28 pixels; without output_padding 13 and 25
         nn.Linear(n_z, 6272), nn.LeakyReLU(0.1), nn.Unflatten(1, (128, 7, 7)),
         nn.ConvTranspose2d(128, 64, 5, stride=2, padding=2, output_padding=1), nn.LeakyReLU(0.1),
         nn.ConvTranspose2d(64, 1, 5, stride=2, padding=2, output_padding=1), nn.Sigmoid(),
@@ -180,10 +179,7 @@ def critic_steps(step: int, steps_per_epoch: int) -> int:
 
 def critic_step(G: nn.Module, C: nn.Module, opt_c: torch.optim.Optimizer, real: Tensor,
                 test: Tensor, n_c: int, n_b: int) -> Tensor:
-    """One step of C on real images (N, 784) and N generated ones.
-
-    Returns (3,), from before the step: loss, estimate on the real and on the test images.
-    """
+    """One step of C; returns, from before it, loss and estimates on real and test images, (3,)."""
     with torch.no_grad():
         fake = G(sample_z(len(real), n_c, n_b, real.device))
     c_loss, estimates = critic_loss(C, real, fake, test)
@@ -233,10 +229,9 @@ def generate(G: nn.Module, z: Tensor) -> Tensor:
 
 
 def groups(G: nn.Module, n_c: int, n_b: int, seed: int) -> dict[str, Tensor]:
-    """Figure 4: groups of 16 random images (16, 784), by title.
+    """Figure 4: groups of 16 random images (16, 784): a1 to a6 of one z_c, b1 to b6 of one z_b.
 
-    Groups a1 to a6 have one z_c each, b1 to b6 one z_b. There are no a-groups if n_b = 0, and no
-    b-groups if n_c = 0, because nothing would vary in them.
+    Groups in which nothing would vary are left out: a if n_b = 0, b if n_c = 0.
     """
     def group(fixed: slice) -> Tensor:
         z = sample_z(16, n_c, n_b, next(G.parameters()).device)
@@ -254,8 +249,7 @@ def evaluate(G: nn.Module, n_c: int, n_b: int, seed: int, train_x: Tensor, train
              test_x: Tensor, test_y: Tensor) -> dict:
     """What the labels of the nearest training images tell about 10,000 samples.
 
-    label_unchanged_..._resampled is the share of samples whose label is the same with another
-    z_c and the old z_b, with another z_b and the old z_c, or with another z.
+    label_unchanged_X_resampled: the share whose label is the same with another X (z_c, z_b or z).
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -278,16 +272,11 @@ def evaluate(G: nn.Module, n_c: int, n_b: int, seed: int, train_x: Tensor, train
 
 
 def smooth(values: Tensor) -> Tensor:
-    """Means of values (N,) under a Hanning window of 50, as in figure 2; (N,).
-
-    At either end, the mean under that part of the window which lies on the curve.
-    """
+    """Means of values (N,) under a Hanning window of 50, at either end under a part of it; (N,)."""
     window = torch.hann_window(WINDOW, periodic=False, dtype=values.dtype).view(1, 1, -1)
-
-    def windowed_sum(x: Tensor) -> Tensor:
-        return conv1d(x.view(1, 1, -1), window, padding=WINDOW // 2).flatten()[: len(x)]
-
-    return windowed_sum(values) / windowed_sum(torch.ones_like(values))
+    sums, weights = (conv1d(x.view(1, 1, -1), window, padding=WINDOW // 2).flatten()[: len(x)]
+                     for x in (values, torch.ones_like(values)))
+    return sums / weights
 
 
 def save_figure_3(rows: list[dict], dims: list[int], path: Path) -> None:
@@ -304,9 +293,8 @@ def save_figure_3(rows: list[dict], dims: list[int], path: Path) -> None:
                 cells[i, j] = row[name]
                 axes.text(j, i, f"{row[name]:.2f}", ha="center", va="center", fontsize=8)
         shown = axes.imshow(cells.numpy(), cmap="viridis_r", alpha=0.6)  # the numbers are black
-        axes.set(title=title, xlabel="n_c", ylabel="n_b")
-        axes.set_xticks(range(len(dims)), dims)
-        axes.set_yticks(range(len(dims)), dims)
+        axes.set(title=title, xlabel="n_c", xticks=range(len(dims)), xticklabels=dims,
+                 ylabel="n_b", yticks=range(len(dims)), yticklabels=dims)
         figure.colorbar(shown, ax=axes, shrink=0.8)
     figure.savefig(path, dpi=150)
 
@@ -324,17 +312,17 @@ def build(options: Options, device: torch.device) -> dict:
     torch.manual_seed(options.seed)
     C = critic().to(device)  # before G: the same one, whatever the size of the seed
     G = generator(options.n_c + options.n_b).to(device)
-    opt_c, opt_g = (torch.optim.Adam(network.parameters(), options.lr, (0.5, 0.9), fused=True)
+    opt_c, opt_g = (torch.optim.Adam(network.parameters(), options.lr, BETAS, fused=True)
                     for network in (C, G))
     return {"C": C, "G": G, "opt_c": opt_c, "opt_g": opt_g}
 
 
 def begin_epoch(options: Options, train_x: Tensor, test_x: Tensor, epoch: int,
                 step: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Seed an epoch, and return its images for the critic steps from number `step` on.
+    """Seed an epoch; return its minibatches, each with 50 test images, from critic step `step` on.
 
-    Each step has a minibatch of training images and 50 test images, all of these in 200 steps.
-    The order has its own random generator: how many random numbers z takes depends on n_c, n_b.
+    All test images come in 200 steps. The order of the training images has its own random
+    generator, because z takes more or fewer random numbers by n_c and n_b.
     """
     number = 1_000_000 * (options.seed + 1) + epoch
     torch.manual_seed(number)
@@ -382,12 +370,12 @@ def train(options: Options, out: Path) -> dict:
     common.save_grid(generate(G, z), out / "figure1-samples.png")
     batches = begin_epoch(options, train_x, test_x, options.epochs, 0)
     final = final_critic_steps(G, C, opt_c, batches, n_c, n_b)
-    results = common.parameter_counts(state)
+    results = common.parameter_counts(state) | evaluate(
+        G, n_c, n_b, options.seed, train_x, train_y, test_x, test_y)
     for name, losses in (("", torch.tensor(log[-LAST:])), ("_final", final)):
         _, on_train, on_test = losses.mean(0).tolist()
         results |= {f"wasserstein_train{name}": on_train, f"wasserstein_test{name}": on_test,
                     f"overfitting{name}": on_train - on_test}
-    results |= evaluate(G, n_c, n_b, options.seed, train_x, train_y, test_x, test_y)
     return common.save_results(options, out, results, device, seconds)
 
 
@@ -395,13 +383,12 @@ def save_figures(options: Options, out: Path, log: list, G: nn.Module) -> None:
     """metrics.csv, training.gif and the paper's figures 2 and 4 of one run."""
     rows = ([step, *losses] for step, losses in enumerate(log, 1))
     common.save_csv(("critic_step", "c_loss", "train", "test"), rows, out / "metrics.csv")
-    _, on_train, on_test = torch.tensor(log).T
-    curves, smoothed = {}, {}
-    for label, estimates in (("training images", on_train), ("test images", on_test)):
-        curves[label] = (range(1, len(log) + 1), estimates)
-        smoothed[label] = (range(1, len(log) + 1), smooth(estimates))
-    common.save_curves({"step by step": curves, f"Hanning window of {WINDOW}": smoothed},
-                       out / "figure2-critic.png", "critic step", "E[C(x)] - E[C(G(z))]", log=True)
+    steps, (_, on_train, on_test) = range(1, len(log) + 1), torch.tensor(log).T
+    curves = {"training images": on_train, "test images": on_test}
+    common.save_curves(
+        {"step by step": {label: (steps, y) for label, y in curves.items()},
+         f"Hanning window of {WINDOW}": {label: (steps, smooth(y)) for label, y in curves.items()}},
+        out / "figure2-critic.png", "critic step", "E[C(x)] - E[C(G(z))]", log=True)
     common.save_panels(groups(G, options.n_c, options.n_b, options.seed),
                        out / "figure4-groups.png", 6, columns=4)
     common.save_gif((out / "samples").glob("epoch-*.png"), out / "training.gif")
@@ -414,8 +401,7 @@ def trainings(dims: list[int]) -> list[tuple[int, int, int]]:
     search that is stopped early has results for them. Raises ValueError where dims are not fit.
     """
     if not all(0 <= n <= 10_000 for n in dims) or len(set(dims)) < len(dims) or max(dims) == 0:
-        raise ValueError(f"--dims: {' '.join(map(str, dims))} are not different whole numbers from "
-                         "0 to 10000, at least one of them above 0")
+        raise ValueError("--dims: give different whole numbers from 0 to 10000, and not 0 alone")
     grid = [(n_c, n_b) for n_c in dims for n_b in dims if n_c + n_b > 0]
     compared = [pair for pair in SELECTION if pair in grid]
     return ([(*pair, seed) for seed in (0, 1, 2) for pair in compared]
@@ -449,8 +435,7 @@ def save_search(rows: list[dict], dims: list[int], out: Path) -> None:
                            "critic step", "E[C(x)] - E[C(G(z))]", log=True)
     save_figure_3(rows, dims, out / "figure3-search.png")
     common.save_table(rows, out / "results.csv", (
-        "wasserstein_train", "wasserstein_train_final", "wasserstein_test_final", "kl",
-        "training_seconds"))
+        "wasserstein_train", "wasserstein_train_final", "kl", "training_seconds"))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -480,7 +480,7 @@ def test_dims_that_leave_no_search(dims, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         seed.main(["--paper", "--dims", *dims.split()])
     assert stop.value.code == 2 and not list(tmp_path.iterdir())
-    assert f"--dims: {dims} are not different" in capsys.readouterr().err.splitlines()[-1]
+    assert "--dims: give different whole numbers from 0" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_no_seed_at_all(capsys):
