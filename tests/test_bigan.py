@@ -1,9 +1,8 @@
-"""Tests of bigan.py and cbigan.py: the mathematics, then the programs as their users meet them."""
+"""Tests of bigan.py and cbigan.py: the mathematics, and who learns from what."""
 
 import csv
 import json
 import math
-import re
 
 import numpy
 import pytest
@@ -16,16 +15,27 @@ from torch import nn
 
 import bigan
 import cbigan
+import common
 
 CPU = torch.device("cpu")
-SCRIPTS = {"bigan": (bigan, []), "simple": (cbigan, ["--variant", "simple"]),
-           "extended": (cbigan, ["--variant", "extended"])}
+SCRIPTS = {"bigan": (bigan, {}), "simple": (cbigan, {"variant": "simple"}),
+           "extended": (cbigan, {"variant": "extended"})}
+
+
+once_a_script = pytest.mark.parametrize("script", ["bigan", "simple"], indirect=True)
 
 
 @pytest.fixture(params=SCRIPTS)
 def script(request):
     """A script, and the options that choose one of its models."""
     return SCRIPTS[request.param]
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """Hidden layers of 64 neurons, which take less time."""
+    for module in (bigan, cbigan):
+        monkeypatch.setattr(module, "HIDDEN", 64)
 
 
 @pytest.fixture
@@ -37,8 +47,26 @@ def double(monkeypatch):
     torch.set_default_dtype(torch.float32)
 
 
-def parts_of(module, options):
-    return module.build(module.parse_args(options), CPU)
+def new(module, chosen, **more):
+    """Networks, averages and optimizers, new."""
+    return module.build(module.Options(**chosen, **more), CPU)
+
+
+def labels_of(module, y):
+    """What G and D take besides: nothing, or the labels (N,) as one-hot rows."""
+    return [] if module is bigan else [torch.eye(10)[y]]
+
+
+def batches_of(module, data, size):
+    """Minibatches of the first images, as train_epoch takes them."""
+    for x, y in zip(data[0].split(size), data[1].split(size)):
+        yield x if module is bigan else (x, torch.eye(10)[y])
+
+
+def one_epoch(module, state, batches, steps, decay=0.9):
+    networks = [state[name] for name in ("E", "G", "D", "average_E", "average_G")]
+    return list(module.train_epoch(*networks, state["opt_eg"], state["opt_d"], batches, steps,
+                                   decay))
 
 
 # ---- objective ----------------------------------------------------------------------------------
@@ -46,13 +74,15 @@ def parts_of(module, options):
 
 @pytest.mark.parametrize("module", [bigan, cbigan])
 def test_losses_against_their_formulas(module):
-    on_real, on_fake = torch.randn(50, 1).double() * 4, torch.randn(50, 1).double() * 4
-    D_real, D_fake = (scipy.special.expit(logits.numpy()) for logits in (on_real, on_fake))
-    d_loss, eg_loss = module.losses(on_real, on_fake)
-    assert d_loss.item() == pytest.approx(-(numpy.log(D_real) + numpy.log(1 - D_fake)).mean())
-    assert eg_loss.item() == pytest.approx(-(numpy.log(D_fake) + numpy.log(1 - D_real)).mean())
+    real_score, fake_score = torch.randn(50, 1).double() * 4, torch.randn(50, 1).double() * 4
+    real, fake = (scipy.special.expit(logits.numpy()) for logits in (real_score, fake_score))
+    d_loss = module.discriminator_loss(real_score, fake_score)
+    eg_loss = module.encoder_generator_loss(real_score, fake_score)
+    assert d_loss.item() == pytest.approx(-(numpy.log(real) + numpy.log(1 - fake)).mean())
+    assert eg_loss.item() == pytest.approx(-(numpy.log(fake) + numpy.log(1 - real)).mean())
     sure = torch.tensor([[-1000.0]])  # where log(sigmoid) would be minus infinity
-    assert [loss.item() for loss in module.losses(sure, -sure)] == [2000, 0]
+    assert module.discriminator_loss(sure, -sure) == 2000
+    assert module.encoder_generator_loss(sure, -sure) == 0
 
 
 @pytest.mark.parametrize("code_of, image_of, divergence", [
@@ -66,95 +96,57 @@ def test_value_of_the_best_discriminator(code_of, image_of, divergence):
     """
     table = torch.zeros(4, 4, dtype=torch.float64, requires_grad=True)
     points = torch.arange(4)
-    on_real = lambda: table[points, torch.tensor(code_of)]  # noqa: E731
-    on_fake = lambda: table[torch.tensor(image_of), points]  # noqa: E731
     optimizer = torch.optim.Adam([table], 0.3)
     for _ in range(300):
-        d_loss, _ = bigan.losses(on_real(), on_fake())
+        d_loss = bigan.discriminator_loss(table[points, torch.tensor(code_of)],
+                                          table[torch.tensor(image_of), points])
         optimizer.zero_grad()
         d_loss.backward()
         optimizer.step()
     assert -d_loss.item() == pytest.approx(-math.log(4) + 2 * divergence, abs=5e-3)
 
 
-def test_a_step_moves_each_player_by_its_own_loss_alone(script, double, monkeypatch, data,
-                                                         tmp_path):
-    """One step of the program against one step of each player while the others stand still."""
-    module, options = script
-    new, moved = parts_of(module, options), {}
-    data = data[0][:8].double(), data[1][:8], data[2].double(), data[3]
-    monkeypatch.setattr(module, "mnist", lambda *_: data)
-    monkeypatch.setattr(module, "evaluate", lambda *_: None)
-    monkeypatch.setattr(module, "score", lambda *_: [0.0] * 4)
-    build = module.build
-    monkeypatch.setattr(module, "build", lambda *a: moved.update(build(*a)) or dict(moved))
-    module.main([*options, "--train-size", "8", "--batch-size", "8", "--epochs", "1",
-                 "--device", "cpu", "--out", str(tmp_path / "run")])
-
-    torch.manual_seed(1_000_000)
-    indices = torch.randperm(8)
-    x = data[0][indices]
-    labels = [] if module is bigan else [nn.functional.one_hot(data[1][indices], 10).double()]
-    z = 2 * torch.rand(8, 50) - 1
-    E, G, D, _, opt_d, *_ = new.values()
-    with torch.no_grad():
-        code, image = E(x), G(z, *labels)
-    real, fake = (torch.sigmoid(D(*pair, *labels)) for pair in ((x, code), (image, z)))
-    (-(torch.log(real) + torch.log(1 - fake)).mean()).backward()
-    opt_d.step()
-    D.requires_grad_(False)  # E and G move against the discriminator after its step
-    real, fake = (torch.sigmoid(D(*pair, *labels)) for pair in ((x, E(x)), (G(z, *labels), z)))
-    (-(torch.log(fake) + torch.log(1 - real)).mean()).backward()
-    for player in "EGD":
-        for name, w in new[player].named_parameters():
-            gradient = moved[player].get_parameter(name).grad
-            difference = (w.grad - gradient).norm()  # a bias before batch norm has gradient 0
-            assert difference < 1e-6 * gradient.norm() + 1e-12, (player, name)
-
-
 # ---- networks -----------------------------------------------------------------------------------
 
 
-def dense(inputs, outputs):
+def linear(inputs, outputs):
     return (inputs + 1) * outputs
 
 
-def perceptron(inputs, outputs):
-    return dense(inputs, 1024) + dense(1024, 1024) + 2 * 1024 + dense(1024, outputs)
+def mlp(inputs, outputs):
+    return linear(inputs, 1024) + linear(1024, 1024) + 2 * 1024 + linear(1024, outputs)
 
 
 def test_parameter_counts(script):
-    module, options = script
+    module, chosen = script
     expected = {
-        "bigan": (perceptron(784, 50), perceptron(50, 784), perceptron(784 + 50, 1)),
-        "simple": (perceptron(784, 50), perceptron(50 + 10, 784), perceptron(784 + 50 + 10, 1)),
-        "extended": (perceptron(784, 50),
-                     dense(50, 200) + dense(10, 800) + perceptron(200 + 800, 784),
-                     dense(784, 1000) + dense(50, 200) + dense(10, 800)
-                     + perceptron(1000 + 200 + 800, 1)),
-    }[options[1] if options else "bigan"]
-    parts = parts_of(module, options)
-    assert tuple(sum(w.numel() for w in parts[name].parameters()) for name in "EGD") == expected
+        None: (mlp(784, 50), mlp(50, 784), mlp(784 + 50, 1)),
+        "simple": (mlp(784, 50), mlp(50 + 10, 784), mlp(784 + 50 + 10, 1)),
+        "extended": (mlp(784, 50),
+                     linear(50, 200) + linear(10, 800) + mlp(200 + 800, 784),
+                     linear(784, 1000) + linear(50, 200) + linear(10, 800)
+                     + mlp(1000 + 200 + 800, 1)),
+    }[chosen.get("variant")]
+    state = new(module, chosen)
+    assert tuple(sum(w.numel() for w in state[name].parameters()) for name in "EGD") == expected
 
 
 @pytest.mark.parametrize("init", ["fan-in", "paper"])
 def test_initial_weights_and_activations(script, init):
-    module, options = script
-    if module is cbigan and init != "fan-in":  # the default
-        options = [*options, "--dense-init", init]
-    parts = parts_of(module, options)
-    for name, slopes in (("E", {0.2}), ("G", {0.0}), ("D", {0.2})):
-        for key, layer in parts[name].named_modules():
+    module, chosen = script
+    state = new(module, chosen | ({} if module is bigan else {"dense_init": init}))
+    for name, slope in (("E", 0.2), ("G", 0.0), ("D", 0.2)):
+        for key, layer in state[name].named_modules():
             if isinstance(layer, nn.Linear):
-                dense = not key.startswith("core")  # the extended variant's first layers
-                std = layer.in_features ** -0.5 if dense and init == "fan-in" else 0.02
+                additional = not key.startswith("core")  # the extended variant's first layers
+                std = layer.in_features**-0.5 if additional and init == "fan-in" else 0.02
                 assert layer.weight.std().item() == pytest.approx(std, rel=0.05)
-                assert abs(layer.weight.mean().item()) < 5 * std / layer.weight.numel() ** 0.5
+                assert abs(layer.weight.mean().item()) < 5 * std / layer.weight.numel()**0.5
                 assert (layer.bias == 0).all()
-        seen = [layer for layer in parts[name].modules()
+        seen = [layer for layer in state[name].modules()
                 if isinstance(layer, (nn.ReLU, nn.LeakyReLU))]
-        assert {layer(torch.tensor(-5.0)).item() for layer in seen} == {-5 * s for s in slopes}
-        norms = [i for i, layer in enumerate(parts[name].core)
+        assert {layer(torch.tensor(-5.0)).item() for layer in seen} == {-5 * slope}
+        norms = [i for i, layer in enumerate(state[name].core)
                  if isinstance(layer, nn.BatchNorm1d)]
         assert norms == [3]  # after the second linear layer, before its activation
 
@@ -174,302 +166,310 @@ def test_inputs_are_concatenated_in_order():
     assert torch.equal(D(x, z, c), D.core(leaky))
 
 
-# ---- schedule and average -----------------------------------------------------------------------
+def test_labels_are_one_hot():
+    assert torch.equal(cbigan.one_hot(torch.tensor([3, 0, 9])), torch.eye(10)[[3, 0, 9]])
+
+
+# ---- the algorithm ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("module", [bigan, cbigan])
-def test_learning_rate_falls_to_a_hundredth(module):
-    args = module.parse_args(["--lr", "2e-4", "--decay-from", "200"])
-    rates = [module.learning_rate(args, epoch) for epoch in (0, 200, 300, 400)]
+def test_codes_are_uniform_on_the_cube(module):
+    z = module.sample_z(4000, CPU)
+    assert z.shape == (4000, 50) and z.min() >= -1 and z.max() <= 1
+    assert scipy.stats.kstest(z.flatten(), scipy.stats.uniform(-1, 2).cdf).pvalue > 1e-4
+    assert torch.equal(module.fixed_z(5, CPU, 7), module.fixed_z(5, CPU, 7))
+    torch.manual_seed(8)
+    stream = torch.get_rng_state()
+    module.fixed_z(5, CPU, 7)
+    assert torch.equal(torch.get_rng_state(), stream)
+
+
+def test_a_step_moves_each_player_by_its_own_loss_alone(script, narrow, double, data):
+    """One step of the algorithm against one step of each player with the others frozen."""
+    module, chosen = script
+    few = data[0][:8].double(), data[1][:8]
+    moved, expected = new(module, chosen), new(module, chosen)
+    torch.manual_seed(1)
+    (row,) = one_epoch(module, moved, batches_of(module, few, 8), range(1))
+
+    torch.manual_seed(1)
+    x, c = few[0], labels_of(module, few[1])
+    z = 2 * torch.rand(8, 50) - 1
+    E, G, D = (expected[name] for name in "EGD")
+    with torch.no_grad():
+        code, image = E(x), G(z, *c)
+    real, fake = torch.sigmoid(D(x, code, *c)), torch.sigmoid(D(image, z, *c))
+    d_loss = -(torch.log(real) + torch.log(1 - fake)).mean()
+    d_loss.backward()
+    expected["opt_d"].step()
+    D.requires_grad_(False)  # E and G step against the discriminator after its step
+    real, fake = torch.sigmoid(D(x, E(x), *c)), torch.sigmoid(D(G(z, *c), z, *c))
+    eg_loss = -(torch.log(fake) + torch.log(1 - real)).mean()
+    eg_loss.backward()
+    assert row.tolist() == pytest.approx([d_loss.item(), eg_loss.item()], rel=1e-12)
+    for player in "EGD":
+        for name, w in expected[player].named_parameters():
+            gradient = moved[player].get_parameter(name).grad
+            difference = (w.grad - gradient).norm()  # a bias before batch norm has gradient 0
+            assert difference < 1e-6 * gradient.norm() + 1e-12, (player, name)
+
+
+def test_optimizers_are_the_papers(script):
+    module, chosen = script
+    state = new(module, chosen, lr=3e-4, weight_decay=1e-5)
+    for name, networks in (("opt_d", "D"), ("opt_eg", "EG")):
+        (group,) = state[name].param_groups
+        assert (group["lr"], group["betas"], group["weight_decay"]) == (3e-4, (0.5, 0.999), 1e-5)
+        assert ({id(w) for w in group["params"]}
+                == {id(w) for network in networks for w in state[network].parameters()})
+
+
+def test_discriminator_has_no_running_statistics(script):
+    module, chosen = script
+    assert not [*new(module, chosen)["D"].buffers()]
+
+
+@pytest.mark.parametrize("module", [bigan, cbigan])
+def test_learning_rate_decays_to_a_hundredth(module):
+    rates = [module.learning_rate(2e-4, 200, epoch) for epoch in (0, 200, 300, 400)]
     assert rates == pytest.approx([2e-4, 2e-4, 2e-5, 2e-6])
-    args.decay_from = 0
-    assert module.learning_rate(args, 399) == 2e-4
+    assert module.learning_rate(2e-4, 0, 399) == 2e-4
 
 
 @pytest.mark.parametrize("module", [bigan, cbigan])
-def test_average_follows_weights_and_batch_statistics(module):
+def test_ema_of_weights_and_running_statistics(module):
     network, average = module.Encoder(), module.Encoder().eval()
     start = average.core[0].weight.clone()
-    network(torch.rand(8, 784))  # moves the batch statistics
-    module.follow(average, network, 0.9)
+    network(torch.rand(8, 784))  # updates the running statistics
+    module.update_ema(average, network, 0.9)
     assert torch.allclose(average.core[0].weight, 0.9 * start + 0.1 * network.core[0].weight)
     assert torch.allclose(average.core[3].running_var, 0.9 + 0.1 * network.core[3].running_var)
-    module.follow(average, network, 0)
+    module.update_ema(average, network, 0)
     assert_same({name: w for name, w in average.state_dict().items() if w.is_floating_point()},
                 {name: w for name, w in network.state_dict().items() if w.is_floating_point()})
 
 
-# ---- the programs -------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def run(monkeypatch, data, tmp_path, script):
-    """Run a script on little data: run(options) gives the run's folder."""
+@pytest.mark.parametrize("decay", [0.5, 0.0])
+def test_ema_warms_up(script, narrow, data, decay):
+    """Its decay is (1 + step) / (10 + step), until that exceeds the decay chosen."""
     module, chosen = script
-    few = data[0], data[1], data[2][:100], data[3][:100]
-    monkeypatch.setattr(module, "mnist", lambda *_: few)
-    monkeypatch.setattr(module, "SAMPLES", 100)
-    monkeypatch.setattr(module, "EVERY", 2)
-
-    def run(*options, out="run"):
-        out = tmp_path / out
-        options += ("--resume", str(out)) if "again" in options else ("--out", str(out))
-        module.main([*chosen, *(o for o in options if o != "again"), "--train-size", "256",
-                     "--batch-size", "64", "--device", "cpu"])
-        return out
-    return run
-
-
-def test_smoke(run, script, capsys):
-    module, chosen = script
-    init = ["--dense-init", "paper"] if module is cbigan else []
-    out = run("--epochs", "2", "--lr", "1e-3", "--decay-from", "1", "--weight-decay", "2.5e-5",
-              "--average", "0.9", "--seed", "3", *init)
-    saved, results = checkpoint(out), json.loads((out / "results.json").read_text())
-    new = parts_of(module, [*chosen, "--seed", "3", *init])
-    for name in ("E", "G", "D", "average_E", "average_G"):
-        assert all(not torch.equal(saved[name][key], w)
-                   for key, w in new[name].named_parameters() if "weight" in key)
-    assert not torch.equal(saved["E"]["core.0.weight"], saved["average_E"]["core.0.weight"])
-
-    figures = (["figure2-reconstructions.png", "figure3-tsne.png"] if module is bigan else
-               ["figure4-reconstructions.png", "figure5-tsne.png", "classes.png"])
-    for picture in (*figures, "losses.png", "scores.png", "training.gif",
-                    "samples/epoch-000.png", "samples/epoch-002.png"):
-        Image.open(out / picture).load()
-    rows = list(csv.DictReader((out / "metrics.csv").open()))
-    assert [row["step"] for row in rows] == ["4", "8"]
-    assert all(math.isfinite(float(value)) for row in rows for value in row.values())
-    rows = list(csv.DictReader((out / "scores.csv").open()))
-    assert [row["epoch"] for row in rows] == ["0", "2"]
-    for name, value in rows[1].items():
-        if name != "epoch":
-            assert float(value) == pytest.approx(results[name], rel=1e-6)
-    assert results["seed"] == 3 and results["epochs"] == 2
-    printed = capsys.readouterr().out.splitlines()
-    assert "on cpu" in printed[0] and str(out) in printed[-1]
+    state = new(module, chosen)
+    expected, step_by_step = state["average_E"].core[0].weight.clone(), iter(range(5, 10))
+    batches = batches_of(module, (data[0][:80], data[1][:80]), 16)
+    networks = [state[name] for name in ("E", "G", "D", "average_E", "average_G")]
+    for step, _ in zip(step_by_step, module.train_epoch(
+            *networks, state["opt_eg"], state["opt_d"], batches, range(5, 10), decay)):
+        weight = min(decay, (1 + step) / (10 + step))
+        expected = weight * expected + (1 - weight) * state["E"].core[0].weight.detach()
+        assert torch.allclose(state["average_E"].core[0].weight, expected, atol=1e-7), step
+    if decay == 0:
+        assert torch.equal(state["average_G"].core[5].weight, state["G"].core[5].weight)
 
 
-def test_scores_against_all_distances(script, data):
+# ---- evaluation and figures ---------------------------------------------------------------------
+
+
+def test_scores_against_all_distances(script, narrow, data):
     """With networks whose codes and images differ widely, as those of few steps do not."""
     module, chosen = script
+    state = new(module, chosen)
     torch.manual_seed(1)
-    parts = parts_of(module, chosen)
-    E, G = parts["average_E"], parts["average_G"]
+    E, G = state["average_E"], state["average_G"]
     for network in (E, G):
         for w in network.parameters():
             w.data = torch.randn_like(w)
     train_x, train_y, test_x, test_y = data[0][:2000], data[1][:2000], data[2][:500], data[3][:500]
-    hidden, code, labels = [], [], [] if module is bigan else [torch.eye(10)[test_y]]
+    hidden, code = [], []
     with torch.no_grad():
         for x in (train_x, test_x):
-            in_one = E.core(x)
             h = nn.functional.leaky_relu(nn.functional.linear(x, E.core[0].weight, E.core[0].bias),
                                          0.2)
-            h = nn.functional.linear(h, E.core[2].weight, E.core[2].bias) / (1 + 1e-5) ** 0.5
+            h = nn.functional.linear(h, E.core[2].weight, E.core[2].bias) / (1 + 1e-5)**0.5
             hidden.append(nn.functional.leaky_relu(h * E.core[3].weight + E.core[3].bias, 0.2))
             code.append(nn.functional.linear(hidden[-1], E.core[5].weight, E.core[5].bias))
-            assert torch.allclose(code[-1], in_one, rtol=1e-3, atol=1e-2 * in_one.std().item())
-        again = G(code[1], *labels)
+            assert torch.allclose(code[-1], E(x), rtol=1e-3, atol=1e-2 * code[-1].std().item())
+        reconstruction = G(code[1], *labels_of(module, test_y))
     accuracy = [(train_y[torch.cdist(test.double(), train.double()).argmin(1)] == test_y)
                 .float().mean().item() for train, test in (code, hidden)]
     assert accuracy[0] != accuracy[1]
-    distances = [numpy.linalg.norm(test_x - again, axis=1).mean(),
-                 numpy.linalg.norm(test_x[[i - 1 for i in range(500)]] - again, axis=1).mean()]
-    scores = module.score(E, G, (train_x, train_y, test_x, test_y))
+    previous = test_x[[i - 1 for i in range(500)]]
+    distances = [numpy.linalg.norm(x - reconstruction, axis=1).mean() for x in (test_x, previous)]
+    scores = module.score(E, G, train_x, train_y, test_x, test_y)
     assert scores[:2] == pytest.approx(accuracy, abs=0.0041)  # but for two near ties
     assert scores[2:] == pytest.approx(distances, rel=1e-5)
+
+
+def test_pictures_show_two_images_of_each_digit(script, narrow, data):
+    module, chosen = script
+    state = new(module, chosen)
+    E, G = state["average_E"], state["average_G"]
+    rows = module.samples_and_reconstructions(E, G, data[2], data[3], 3).view(3, 20, 784)
+    for i, image in enumerate(rows[1]):
+        (index,) = (data[2] == image).all(1).nonzero().flatten().tolist()
+        assert data[3][index] == i // 2
+    c = labels_of(module, torch.arange(10).repeat_interleave(2))
+    torch.manual_seed(3)
+    assert torch.allclose(rows[0], G(2 * torch.rand(20, 50) - 1, *c))
+    assert torch.allclose(rows[2], G(E(rows[1]), *c))
+
+
+@pytest.mark.parametrize("variant", ["simple", "extended"])
+def test_classes_have_a_row_for_each_digit(variant):
+    G = cbigan.Generator(variant).eval()
+    grid = cbigan.every_class(G, CPU, 3).view(10, 10, 784)
+    torch.manual_seed(3)
+    z = 2 * torch.rand(10, 50) - 1
+    for digit in range(10):
+        assert torch.allclose(grid[digit], G(z, torch.eye(10)[digit].expand(10, 10)))
+
+
+@pytest.mark.parametrize("module", [bigan, cbigan])
+def test_tsne_puts_neighbors_together(module):
+    torch.manual_seed(0)
+    codes = torch.cat([torch.randn(30, 50), torch.randn(30, 50) + 10])
+    points = module.tsne(codes, 0)
+    assert points.shape == (60, 2) and points.device == CPU
+    nearest = (torch.cdist(points, points) + 1e9 * torch.eye(60)).argmin(1)
+    assert torch.equal(nearest < 30, torch.arange(60) < 30)
+
+
+# ---- runs ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(monkeypatch, narrow, data, tmp_path, script):
+    """Train on little data: run(out, **options) gives the run's folder and results."""
+    module, chosen = script
+    few = tuple(tensor[:100] for tensor in data)
+    monkeypatch.setattr(common, "mnist", lambda root, device: few)
+    monkeypatch.setattr(module, "SAMPLES", 100)
+    monkeypatch.setattr(module, "tsne", lambda codes, seed: codes[:, :2])
+    for picture in ("curves", "gif", "scatter"):  # most of the time, and not looked at here
+        monkeypatch.setattr(common, f"save_{picture}", lambda *_, **__: None)
+
+    def run(out, **options):
+        options = module.Options(**chosen, train_size=64, batch_size=32, device="cpu", **options)
+        return tmp_path / out, module.train(options, tmp_path / out)
+    return run
 
 
 def test_results_are_right(run, script, data):
     """Every number once more, from the checkpoint, with all distances written out."""
     module, chosen = script
-    out = run("--epochs", "1", "--average", "0")
-    results, saved = json.loads((out / "results.json").read_text()), checkpoint(out)
-    train_x, train_y, test_x, test_y = data[0][:256], data[1][:256], data[2][:100], data[3][:100]
+    out, results = run("run", epochs=1, average=0)
+    saved = checkpoint(out)
+    train_x, train_y, test_x, test_y = data[0][:64], data[1][:64], data[2][:100], data[3][:100]
 
     def label(queries, references):
         return train_y[torch.cdist(queries.double(), references.double()).argmin(1)]
 
-    parts = parts_of(module, chosen)
-    E, G = parts["E"].eval(), parts["G"].eval()
+    def share(equal):
+        return equal.float().mean().item()
+
+    state = new(module, chosen)
+    E, G = state["E"].eval(), state["G"].eval()
     E.load_state_dict(saved["E"])
     G.load_state_dict(saved["G"])
-    onehot = [] if module is bigan else [torch.eye(10)[test_y]]
     with torch.no_grad():
-        assert results["1nn_accuracy_code"] == pytest.approx(
-            (label(E(test_x), E(train_x)) == test_y).float().mean().item())
+        assert results["1nn_accuracy_code"] == share(label(E(test_x), E(train_x)) == test_y)
         hidden = [E.core[4](E.core[3](E.core[2](E.core[1](E.core[0](x)))))
                   for x in (test_x, train_x)]
-        assert results["1nn_accuracy_hidden"] == pytest.approx(
-            (label(*hidden) == test_y).float().mean().item())
-        again = G(E(test_x), *onehot)
+        assert results["1nn_accuracy_hidden"] == share(label(*hidden) == test_y)
+        reconstruction = G(E(test_x), *labels_of(module, test_y))
         assert results["reconstruction_error"] == pytest.approx(
-            numpy.linalg.norm(test_x - again, axis=1).mean(), rel=1e-5)
+            numpy.linalg.norm(test_x - reconstruction, axis=1).mean(), rel=1e-5)
         other = torch.stack([test_x[i - 1] for i in range(100)])
         assert results["error_to_another_image"] == pytest.approx(
-            numpy.linalg.norm(other - again, axis=1).mean(), rel=1e-5)
-        assert results["class_kept"] == pytest.approx(
-            (label(again, train_x) == test_y).float().mean().item())
-        assert results["label_accuracy_on_test_images"] == pytest.approx(
-            (label(test_x, train_x) == test_y).float().mean().item())
+            numpy.linalg.norm(other - reconstruction, axis=1).mean(), rel=1e-5)
+        assert results["reconstruction_label_accuracy"] == share(
+            label(reconstruction, train_x) == test_y)
+        assert results["label_accuracy_on_test_images"] == share(label(test_x, train_x) == test_y)
 
         torch.manual_seed(0)
-        z, asked = 2 * torch.rand(100, 50) - 1, torch.arange(100) % 10
-        samples = G(z) if module is bigan else G(z, torch.eye(10)[asked])
-        assert results["median_distance"] == pytest.approx(
-            torch.cdist(samples, train_x).min(1).values.median().item(), rel=1e-4)
+        z, digits = 2 * torch.rand(100, 50) - 1, torch.arange(100) % 10
+        samples = G(z, *labels_of(module, digits))
         labels = label(samples, train_x)
-        if module is bigan:
-            shares = numpy.bincount(labels, minlength=10) / 100
-            train = numpy.bincount(train_y, minlength=10) / 256
-            assert numpy.allclose(results["digit_shares"], shares)
-            assert results["kl"] == pytest.approx(scipy.stats.entropy(shares, train), rel=1e-4)
-        else:
-            assert results["class_as_asked"] == pytest.approx(
-                (labels == asked).float().mean().item())
+    assert results["median_distance"] == pytest.approx(
+        torch.cdist(samples, train_x).min(1).values.median().item(), rel=1e-4)
+    shares = numpy.bincount(labels, minlength=10) / 100
+    train = numpy.bincount(train_y, minlength=10) / 64
+    assert numpy.allclose(results["class_distribution"], shares)
+    assert results["kl"] == pytest.approx(scipy.stats.entropy(shares, train), rel=1e-4)
+    if module is cbigan:
+        assert results["sample_label_accuracy"] == share(labels == digits)
+    for name in "EGD":
+        assert results[f"parameters_{name}"] == sum(w.numel() for w in state[name].parameters())
 
 
-def test_pictures_show_two_images_of_each_digit(script, data):
-    module, chosen = script
-    parts = parts_of(module, chosen)
-    args = module.parse_args(chosen)
-    rows = module.picture(args, parts["average_E"], parts["average_G"], data).view(3, 20, 784)
-    for i, image in enumerate(rows[1]):
-        (index,) = (data[2] == image).all(1).nonzero().flatten().tolist()
-        assert data[3][index] == i // 2
-    onehot = [] if module is bigan else [torch.eye(10).repeat_interleave(2, 0)]
-    E, G = parts["average_E"], parts["average_G"]
-    assert torch.allclose(rows[2], G(E(rows[1]), *onehot))
-    again = module.picture(args, E, G, data)
-    assert torch.equal(again[:20], rows[0])  # the same noise
-
-
-def test_same_seed_same_bits_and_resumed_equals_uninterrupted(run):
-    whole = run("--epochs", "3", "--decay-from", "1", out="whole")
-    part = run("--epochs", "1", "--decay-from", "1", out="part")
-    run("again", "--epochs", "3", out="part")
-    assert_same(checkpoint(whole), checkpoint(part))
-    for name in ("metrics.csv", "scores.csv", "training.gif", "samples/epoch-003.png"):
-        assert (whole / name).read_bytes() == (part / name).read_bytes()
-    a, b = (json.loads((out / "results.json").read_text()) for out in (whole, part))
-    assert a.pop("training_seconds") > 0 < b.pop("training_seconds")
-    assert a == b
-    other = run("--epochs", "1", "--decay-from", "1", "--seed", "1", out="other")
-    assert not torch.equal(checkpoint(other)["E"]["core.0.weight"],
-                           checkpoint(part)["E"]["core.0.weight"])
-
-
-def test_nan_stops_the_run_and_names_the_step(run, script, monkeypatch, tmp_path):
+@once_a_script
+def test_last_epoch_is_scored_and_a_continued_run_forgets_it(run, script, monkeypatch):
     module, _ = script
-    calls, losses = [], module.losses
+    monkeypatch.setattr(module, "SCORE_EVERY", 3)
+    out, results = run("part", epochs=2)
+    assert [row[0] for row in checkpoint(out)["scores"]] == [0, 2]
+    rows = list(csv.DictReader((out / "scores.csv").open()))
+    assert [row.pop("epoch") for row in rows] == ["0", "2"]
+    assert {name: float(value) for name, value in rows[1].items()} == {
+        name: results[name] for name in module.SCORES}
+    run("part", epochs=4)
+    whole, _ = run("whole", epochs=4)
+    assert [row[0] for row in checkpoint(whole)["scores"]] == [0, 3, 4]
+    saved = checkpoint(out)
+    saved["options"].pop("device")
+    other = checkpoint(whole)
+    other["options"].pop("device")
+    assert_same(saved, other)
 
-    def breaks(*logits):
-        calls.append(1)
-        d_loss, eg_loss = losses(*logits)
-        return d_loss, eg_loss * (math.nan if len(calls) == 12 else 1)  # two a step
 
-    monkeypatch.setattr(module, "losses", breaks)
-    with pytest.raises(SystemExit) as stop:
-        run("--epochs", "3")
-    assert re.search(r"not finite in steps 5 to 8 \(epoch 2\)", str(stop.value.code))
-    assert checkpoint(tmp_path / "run")["epoch"] == 1
-
-
-def test_interrupted_run_can_be_continued(run, script, monkeypatch, tmp_path, capsys):
+@once_a_script
+def test_interrupted_while_scoring(run, script, monkeypatch):
+    """The epoch is kept, and the run that continues makes the score."""
     module, _ = script
-    whole = run("--epochs", "2", out="whole")
-    calls, losses = [], module.losses
+    whole, _ = run("whole", epochs=2)
+    calls, score = [], module.score
 
-    def interrupted(*logits):
+    def interrupted(*args):
         calls.append(1)
-        if len(calls) == 11:  # two a step
+        if len(calls) == 2:  # the first is that of epoch 0
             raise KeyboardInterrupt
-        return losses(*logits)
+        return score(*args)
 
-    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
-        patch.setattr(module, "losses", interrupted)
-        run("--epochs", "2")
-    assert stop.value.code == 130
-    assert f"--resume {tmp_path / 'run'}" in capsys.readouterr().err
-    run("again")
-    assert_same(checkpoint(whole), checkpoint(tmp_path / "run"))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "score", interrupted)
+        run("part", epochs=2)
+    out, results = run("part", epochs=2)
+    assert_same(checkpoint(whole), checkpoint(out))
+    for name in ("scores.csv", "samples/epoch-002.png"):
+        assert (whole / name).read_bytes() == (out / name).read_bytes()
+    assert len(calls) == 2 and results["1nn_accuracy_code"] >= 0
 
 
-def test_paper_trains_both_variants_draws_both_and_continues(monkeypatch, data, tmp_path, capsys):
-    monkeypatch.setattr(cbigan, "mnist", lambda *_: (*data[:2], data[2][:100], data[3][:100]))
+def test_paper_shows_both_variants(monkeypatch, narrow, data, tmp_path, capsys):
+    monkeypatch.setattr(common, "mnist", lambda *_: tuple(tensor[:100] for tensor in data))
     monkeypatch.setattr(cbigan, "SAMPLES", 100)
-    out, trained, train = tmp_path / "paper", [], cbigan.train
-
-    def stops_in_the_second(args):
-        trained.append(args.variant)
-        if len(trained) == 2:
-            raise KeyboardInterrupt
-        train(args)
-
-    monkeypatch.setattr(cbigan, "train", stops_in_the_second)
-    options = ["--paper", "--epochs", "1", "--train-size", "256", "--device", "cpu",
-               "--out", str(out)]
-    with pytest.raises(SystemExit) as stop:
-        cbigan.main(options)
-    assert stop.value.code == 130
-    assert "To continue: python cbigan.py --paper" in capsys.readouterr().err
-    cbigan.main(options)
-    assert trained == ["simple", "extended", "extended"]
+    monkeypatch.setattr(cbigan, "tsne", lambda codes, seed: codes[:, :2])
+    monkeypatch.setattr(common, "save_curves", lambda *_: None)
+    shown = {}
+    monkeypatch.setattr(common, "save_scatter", lambda panels, *_: shown.update(panels))
+    out = tmp_path / "paper"
+    cbigan.main(["--paper", "--jobs", "1", "--epochs", "1", "--train-size", "64", "--batch-size",
+                 "32", "--device", "cpu", "--out", str(out)])
     grid = Image.open(out / "figure4-reconstructions.png")
     assert grid.size == (20 * 58 + 2, 6 * 58 + 2)
-    Image.open(out / "figure5-tsne.png").load()
+    for i, variant in enumerate(("simple", "extended")):
+        own = Image.open(out / f"{variant}-seed0" / "figure4-reconstructions.png")
+        shared = grid.crop((0, i * 3 * 58, grid.width, (i + 1) * 3 * 58 + 2))
+        assert shared.tobytes() == own.tobytes()
+        E = cbigan.Encoder().eval()
+        E.load_state_dict(checkpoint(out / f"{variant}-seed0")["average_E"])
+        with torch.no_grad():
+            assert torch.allclose(shown[f"{variant} CBiGAN"], E(data[2][:100])[:, :2], atol=1e-6)
     rows = list(csv.DictReader((out / "results.csv").open()))
     assert [row["run"] for row in rows] == ["simple-seed0", "extended-seed0"]
-    cbigan.main(options)
-    assert len(trained) == 3  # all is there
-
-
-@pytest.mark.parametrize("module", [bigan, cbigan])
-@pytest.mark.parametrize("options, complaint", [
-    (["--epochs", "0"], "--epochs: '0' is not a whole number from 1"),
-    (["--batch-size", "0"], "--batch-size: '0' is not a whole number from 2"),
-    (["--batch-size", "64", "--train-size", "63"], "--batch-size: 64 is more than"),
-    (["--train-size", "60001"], "--train-size: '60001' is not a whole number from 2 to 60000"),
-    (["--lr", "nan"], "--lr: 'nan' is not a number from 1e-09 to 10"),
-    (["--decay-from", "-1"], "--decay-from: '-1' is not a whole number from 0"),
-    (["--weight-decay", "2"], "--weight-decay: '2' is not a number from 0 to 1"),
-    (["--average", "-0.1"], "--average: '-0.1' is not a number from 0 to 1"),
-    (["--seed", "-1"], "--seed: '-1' is not a whole number from 0"),
-    (["--device", "cuda"], "--device: there is no cuda here"),
-    (["--resume", "nowhere"], "--resume: nowhere holds no whole run of"),
-    (["--out", "here"], "--out: here exists"),
-    (["--resume", "here", "--out", "there"], "--resume: not allowed with"),
-    (["--slope", "2"], "unrecognized arguments: --slope 2"),
-])
-def test_bad_options_end_with_one_line_and_change_nothing(module, options, complaint, tmp_path,
-                                                          monkeypatch, capsys):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "here").mkdir()
+    results = json.loads((out / "extended-seed0" / "results.json").read_text())
+    assert float(rows[1]["sample_label_accuracy"]) == results["sample_label_accuracy"]
     with pytest.raises(SystemExit) as stop:
-        module.main(options)
+        cbigan.main(["--paper", "--variant", "extended", "--out", str(out)])
     assert stop.value.code == 2
-    assert complaint in capsys.readouterr().err.splitlines()[-1]
-    assert [path.name for path in tmp_path.rglob("*")] == ["here"]
-
-
-def test_bad_variants_and_bad_ways_to_resume(run, script, capsys):
-    module, chosen = script
-    out = run("--epochs", "2")
-    before = {path: path.read_bytes() for path in out.rglob("*.*")}
-    complaints = [(["--seed", "1"], "--seed: the run in"), (["--epochs", "1"], "has 2 already")]
-    if module is cbigan:
-        other = "simple" if "extended" in chosen else "extended"
-        complaints += [(["--variant", other], "--variant: the run in"),
-                       (["--variant", "none"], "--variant: invalid choice: 'none'")]
-    for options, complaint in complaints:
-        with pytest.raises(SystemExit) as stop:
-            module.main(["--resume", str(out), *options])
-        assert stop.value.code == 2
-        assert complaint in capsys.readouterr().err.splitlines()[-1]
-    assert before == {path: path.read_bytes() for path in out.rglob("*.*")}
-    wrong = cbigan if module is bigan else bigan  # each refuses the other's runs
-    with pytest.raises(SystemExit) as stop:
-        wrong.main(["--resume", str(out)])
-    assert stop.value.code == 2 and "holds no whole run" in capsys.readouterr().err
+    assert "--variant: --paper goes through its values" in capsys.readouterr().err
