@@ -624,7 +624,7 @@ def run_program(Options: type, train: Callable, configuration: Callable,
             show(train(args.options, args.out))
         say(f"Pictures and numbers: {args.out}")
     except KeyboardInterrupt:
-        hint = "Interrupted; there was nothing to keep yet."
+        hint = "Interrupted; there was nothing to keep yet." if args else "Interrupted."
         if args and (args.paper or (args.out / "checkpoint.pt").exists()):
             given = sys.argv[1:] if argv is None else argv
             again = shlex.join(given if args.paper else ["--resume", str(args.out)])

@@ -1,0 +1,126 @@
+"""The pages tell the truth: links, pictures, commands, code and the exercises' patches."""
+
+import importlib
+import re
+import shlex
+import shutil
+import subprocess
+
+import pytest
+from conftest import PAPER, ROOT, SHORT, UNTRAINED
+
+PAGES = ["README.md", *(f"docs/{name}.md" for name in SHORT),
+         *(f"docs/answers/{name}.md" for name in SHORT)]
+pages = pytest.mark.parametrize("page", PAGES)
+scripts = pytest.mark.parametrize("name", SHORT)
+
+
+def anchors(text: str) -> set[str]:
+    """What GitHub makes of the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.S), re.M)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+def exercises(page: str) -> list[str]:
+    """The titles of a page's exercises, without their time and difficulty."""
+    titles = re.findall(r"^### (\d+\. .+)$", (ROOT / page).read_text(), re.M)
+    return [re.sub(r" \(.*\)$", "", title) for title in titles]
+
+
+def test_every_page_is_here_and_no_other():
+    found = {str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]}
+    assert found == {*PAGES}
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
+
+
+@pages
+def test_links_lead_somewhere_and_pictures_are_there(page):
+    text = (ROOT / page).read_text()
+    folder = (ROOT / page).parent
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    assert links
+    for link in links:
+        if link.startswith("http"):
+            continue
+        target, _, anchor = link.partition("#")
+        path = (folder / target) if target else ROOT / page
+        assert path.exists(), link
+        if anchor:
+            assert anchor in anchors(path.read_text()), link
+
+
+def test_every_picture_is_shown_and_all_are_small():
+    text = "".join((ROOT / page).read_text() for page in PAGES)
+    pictures = [*(ROOT / "assets").iterdir()]
+    assert not [picture.name for picture in pictures if f"assets/{picture.name}" not in text]
+    assert sum(picture.stat().st_size for picture in pictures) < 5_000_000
+
+
+@pages
+def test_commands_are_accepted(page, tmp_path, monkeypatch):
+    """But for --resume FOLDER, which needs one."""
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / page).read_text()
+    commands = re.findall(r"python (\w+)\.py((?: --?[\w-]+(?: [\w./-]+)*)*)", text)
+    assert commands or page.startswith("docs/answers")
+    for name, options in commands:
+        if name in SHORT and "--resume" not in options:
+            script = importlib.import_module(name)
+            for function in {"train", "paper"} & {*vars(script)}:
+                monkeypatch.setattr(script, function, lambda *_, **__: {})
+            script.main(shlex.split(options))
+
+
+@pages
+def test_code_compiles(page):
+    for code in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S):
+        compile(code, page, "exec")
+
+
+@scripts
+def test_exercises_have_answers_and_their_patches_apply(name, tmp_path):
+    page, answers = f"docs/{name}.md", f"docs/answers/{name}.md"
+    assert len(exercises(page)) == 3 and exercises(page) == exercises(answers)
+    for title in re.findall(r"^### \d+\. .+$", (ROOT / page).read_text(), re.M):
+        assert re.search(r"\(.*(second|minute|hour).*, (easy|medium|hard)\)$", title), title
+    for number, text in enumerate((page, answers)):
+        for patch in re.findall(r"```diff\n(.*?)```", (ROOT / text).read_text(), re.S):
+            folder = tmp_path / f"{number}-{abs(hash(patch))}"
+            folder.mkdir()
+            for script in ROOT.glob("*.py"):
+                shutil.copy(script, folder)
+            done = subprocess.run(["git", "apply", "-"], cwd=folder, input=patch, text=True,
+                                  capture_output=True)
+            assert done.returncode == 0, done.stderr + patch
+            changed = [path for path in folder.glob("*.py")
+                       if path.read_text() != (ROOT / path.name).read_text()]
+            assert changed
+            for path in changed:
+                compile(path.read_text(), path.name, "exec")
+
+
+@scripts
+def test_samples_from_a_checkpoint(name, short, tmp_path, monkeypatch):
+    """The page's few lines, tried on a run."""
+    text = (ROOT / f"docs/{name}.md").read_text()
+    _, found, rest = text.partition("\n## Samples from a checkpoint\n")
+    if name in UNTRAINED:
+        assert not found
+        return
+    code = re.search(r"```python\n(.*?)```", rest, re.S)[1]
+    assert len(code.splitlines()) <= 6 and "FOLDER" in code
+    short(name)(*(() if name in UNTRAINED else ("--epochs", "1")))
+    monkeypatch.chdir(tmp_path)
+    variables = {}
+    exec(code.replace(f"runs/{name}/FOLDER", "run"), variables)
+    assert list(tmp_path.glob("*.png"))
+    assert not any(getattr(value, "requires_grad", False) for value in variables.values())
+
+
+def test_readme_tells_of_every_script():
+    text = (ROOT / "README.md").read_text()
+    for name in SHORT:
+        row = re.search(rf"^\| \[`{name}.py`\]\(docs/{name}.md\) \|.*$", text, re.M)
+        assert row and f"python {name}.py" in row[0], name
+    assert not [name for name in PAPER if f"{name}.py --paper" not in
+                text + (ROOT / f"docs/{name}.md").read_text()]
