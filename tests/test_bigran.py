@@ -368,7 +368,7 @@ def test_results_are_right(run, data):
             assert float(value) == pytest.approx(expected, rel=1e-6), name
 
 
-def test_averages_make_the_pictures(run):
+def test_averages_make_pictures_and_numbers(run):
     """The same training twice: only with --average 0 are the averages the last weights."""
     slow, last = (run("--epochs", "1", "--average", decay, out=decay) for decay in ("0.9", "0"))
     for network in "EG":
@@ -378,6 +378,10 @@ def test_averages_make_the_pictures(run):
         assert not torch.equal(a[network]["out.weight"], a[f"average_{network}"]["out.weight"])
     for name in ("figure7-samples.png", "figure8-autoencodings.png", "samples/epoch-001.png"):
         assert (slow / name).read_bytes() != (last / name).read_bytes()
+    a, b = (json.loads((out / "results.json").read_text()) for out in (slow, last))
+    for name in ("reconstruction_error", "median_distance"):
+        assert a[name] != b[name]
+    assert checkpoint(slow)["scores"][1][1:3] != checkpoint(last)["scores"][1][1:3]
 
 
 def tile(picture, row, column):
@@ -408,6 +412,23 @@ def test_figures_show_one_image_of_each_digit(run, data):
         assert ((out / "samples" / last).read_bytes()
                 == (out / "figure7-samples.png").read_bytes())
     assert Image.open(out / "drawing.gif").n_frames == 3
+
+
+def test_autoencodings_stand_beside_their_image(tmp_path):
+    """Without noise all ten of figure 8 are G(mu), and so is the last canvas of figure 9."""
+    torch.manual_seed(0)
+    E, G, x = bigran.Encoder(3, 8), bigran.Decoder(8), torch.rand(4, 784)
+    E.out.weight.data *= 20
+    E.out.weight.data[bigran.LATENT:] = 0
+    E.out.bias.data[bigran.LATENT:] = -30  # the log variance
+    bigran.save_autoencodings(E, G, x, 0, tmp_path)
+    expected = 255 * G(E.moments(x)[0]).detach()
+    assert (expected[:-1, -1] - expected[1:, -1]).abs().amax(1).min() > 10
+    for row in range(4):
+        for name, column, t in (("figure8-autoencodings", 1, 2), ("figure8-autoencodings", 10, 2),
+                                ("figure9-canvas", 1, 0), ("figure9-canvas", 3, 2)):
+            shown = tile(tmp_path / f"{name}.png", row, column)
+            assert (shown - expected[row, t]).abs().max() <= 1, (name, row, column)
 
 
 def test_options_reach_the_algorithm_and_epochs_have_their_own_numbers(run, monkeypatch):
