@@ -59,13 +59,12 @@ if __name__ == "__main__":  # before torch: waiting threads that spin slow down 
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks this small are slower with two
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 from tqdm import tqdm
 
 import common
-from common import option
+from common import Figure, option
 
 OBJECTIVES = ("minimax", "non-saturating", "wgan", "wgan-gp")
 RADIUS, SPREAD = 2.0, 0.05  # of the circle of modes; standard deviation of each Gaussian

@@ -48,13 +48,12 @@ if __name__ == "__main__":  # before torch: waiting threads that spin slow down 
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 from tqdm import tqdm
 
 import common
-from common import option
+from common import Figure, option
 
 # from the author's code:
 LATENT = 100  # numbers in z

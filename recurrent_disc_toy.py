@@ -51,13 +51,12 @@ if __name__ == "__main__":  # before torch: waiting threads that spin slow down 
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn.functional import one_hot, softplus
 from tqdm import tqdm
 
 import common
-from common import option
+from common import Figure, option
 
 CATEGORIES, GENERATED = 10, 5  # all categories, and how many of them the generator makes
 PUBLISHED = {1: 0.3363147, 2: 0.1982634, 3: 0.1088916, 4: 0.0486446}  # the table of figure 3

@@ -64,12 +64,11 @@ if __name__ == "__main__":  # before torch: waiting threads that spin slow down 
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks this small are slower with two
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 from tqdm import tqdm
 
 import common
-from common import option
+from common import Figure, option
 
 PENALTY = 10.0  # lambda; Gulrajani et al. 2017
 LAMBDAS = (0.1, 1.0, 10.0, 100.0)  # of figure 1

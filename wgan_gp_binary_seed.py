@@ -49,13 +49,12 @@ if __name__ == "__main__":  # before torch: waiting threads that spin slow down 
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn.functional import conv1d
 from tqdm import tqdm
 
 import common
-from common import option
+from common import Figure, option
 
 PENALTY = 10.0  # lambda of the gradient penalty; section 4
 CRITIC_STEPS = 6  # of the critic before a generator step; section 4

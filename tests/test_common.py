@@ -302,6 +302,9 @@ def test_an_unknown_backend_of_matplotlib_is_no_obstacle(tmp_path):
         assert out.splitlines()[0] == backend  # for the programs that this one starts
         assert Image.open(tmp_path / backend / "curves.png").size > (300, 300)
     assert out.splitlines()[1] == "svg"  # in a notebook, for its own pictures
+    for script in ROOT.glob("*.py"):  # so all must have it from common
+        text = script.read_text()
+        assert script.name == "common.py" or not re.search("^(import|from) matplotlib", text, re.M)
 
 
 # ---- minibatches and neighbors ------------------------------------------------------------------

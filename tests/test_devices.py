@@ -4,7 +4,9 @@ Its tensors have their numbers on the CPU. They are marked by their storage, say
 another device, and refuse what that device would refuse.
 """
 
+import importlib
 import json
+from copy import deepcopy
 
 import numpy
 import pytest
@@ -60,7 +62,8 @@ class Accelerator(TorchFunctionMode):
         kwargs, name = dict(kwargs or {}), getattr(func, "__name__", "")
         if name in ("device", "_parse_to"):  # names of devices, no tensors
             return func(*args, **kwargs)
-        given = tensors_in([args, kwargs])
+        copies = name == "__deepcopy__"  # the other argument holds what has been copied before
+        given = tensors_in(args[0] if copies else [args, kwargs])
         here = [tensor for tensor in given if on_device(tensor)]
         if func == Tensor.device.__get__:
             return DEVICE if here else func(*args)
@@ -68,6 +71,8 @@ class Accelerator(TorchFunctionMode):
             raise TypeError(f"can't convert {DEVICE} device type tensor to numpy")
 
         target = "cpu" if name == "cpu" else kwargs.get("device")
+        if copies:
+            target = DEVICE if here else "cpu"
         if name == "to":
             for i, arg in enumerate(args[1:], 1):
                 if isinstance(arg, Tensor):
@@ -191,7 +196,8 @@ def test_what_waits_is_counted(accelerator):
 def test_networks_gradients_and_checkpoints_stay_on_the_device(accelerator, tmp_path):
     x = torch.randn(8, 3, device=DEVICE)
     for make in (torch.optim.RMSprop, lambda w: torch.optim.Adam(w, fused=True)):
-        network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).to(DEVICE)
+        network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)).to(DEVICE)
+        network = deepcopy(network)
         optimizer = make(network.parameters())
         network(x).square().mean().backward()
         optimizer.step()
@@ -240,7 +246,11 @@ def test_script(name, short, accelerator, monkeypatch):
 
     monkeypatch.setattr(common, "mean_losses", lambda losses, *rest: mean_losses(
         watched(losses), *rest))
+    monkeypatch.setattr(TSNE, "fit_transform", lambda self, x: numpy.asarray(x)[:, :2])
+    layout = getattr(importlib.import_module(name), "tsne", None)
     run = short(name)
+    if layout:
+        monkeypatch.setattr(run.script, "tsne", layout)  # not one that is short
     out = run(*() if name in UNTRAINED else ("--epochs", "1"))
     if name not in UNTRAINED:
         run("--resume", str(out), "--epochs", "2")
