@@ -30,8 +30,10 @@ def tensors_in(value) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, dict):
-        value = list(value.values())
-    return [t for v in value for t in tensors_in(v)] if isinstance(value, (list, tuple)) else []
+        value = value.values()
+    elif not isinstance(value, (tuple, list)):
+        return []
+    return [tensor for item in value for tensor in tensors_in(item)]
 
 
 def on_device(tensor: Tensor) -> bool:
@@ -60,13 +62,13 @@ class Accelerator(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs, name = dict(kwargs or {}), getattr(func, "__name__", "")
-        if name in ("device", "_parse_to"):  # names of devices, no tensors
+        if func == Tensor.device.__get__:
+            return DEVICE if on_device(args[0]) else func(*args)
+        if name in ("__get__", "device", "_parse_to"):  # attributes, and names of devices
             return func(*args, **kwargs)
         copies = name == "__deepcopy__"  # the other argument holds what has been copied before
         given = tensors_in(args[0] if copies else [args, kwargs])
         here = [tensor for tensor in given if on_device(tensor)]
-        if func == Tensor.device.__get__:
-            return DEVICE if here else func(*args)
         if here and name in ("numpy", "__array__"):
             raise TypeError(f"can't convert {DEVICE} device type tensor to numpy")
 
