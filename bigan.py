@@ -374,7 +374,7 @@ def save_figures(options: Options, out: Path, log: list, scores: list, E: nn.Mod
         "distance from the reconstruction": {"to x": (epochs, error),
                                              "to another image": (epochs, other)}},
         out / "scores.png", "epoch")
-    common.save_gif(sorted((out / "samples").glob("epoch-*.png")), out / "training.gif")
+    common.save_gif((out / "samples").glob("epoch-*.png"), out / "training.gif")
     common.save_grid(samples_and_reconstructions(E, G, test_x, test_y, options.seed),
                      out / "figure2-reconstructions.png", columns=20)
     points = tsne(in_batches(E, test_x), options.seed)
