@@ -310,6 +310,8 @@ def train(options: Options, out: Path) -> dict:
             draw(epoch + 1)
 
     save_figures(options, out, log)
+    save_surfaces({options.objective: (D, sample(G, 1000, options.seed))},
+                  out / "figure-points.png")
     *_, modes, share, dead = zip(*log)
     half = len(log) // 2  # the end is one moment of many, so means of the later half, too
     results = {"modes": modes[-1], "modes_mean_of_later_half": fmean(modes[half:]),
