@@ -470,8 +470,10 @@ def mean_losses(losses: Iterator[Tensor], steps: range, bar: tqdm,
     are, and an accelerator need not wait.
 
     Yields [number of the last step, from 1, means of the losses]. Step i counts units(i) on the
-    bar. Raises FloatingPointError where a loss is not finite.
+    bar. Raises FloatingPointError where a loss is not finite, OSError where there is no step.
     """
+    if not steps:
+        raise OSError("the data have fewer images than a minibatch")
     rows = []
     for step, row in zip(steps, losses):
         rows.append(row)
@@ -479,10 +481,9 @@ def mean_losses(losses: Iterator[Tensor], steps: range, bar: tqdm,
         if len(rows) == 50 or step == steps[-1]:
             means = torch.stack(rows).mean(0).tolist()
             if not all(map(math.isfinite, means)):
-                epoch = steps.start // len(steps)
+                epoch = steps.start // len(steps) + 1
                 raise FloatingPointError(f"a loss is not finite in steps {step + 2 - len(rows)} to "
-                                         f"{step + 1} (epoch {epoch + 1}); {bar.desc} holds epoch "
-                                         f"{epoch}")
+                                         f"{step + 1} (epoch {epoch}); earlier epochs are kept")
             yield [step + 1, *means]
             rows = []
 
@@ -503,7 +504,7 @@ def train_all(train: Callable, runs: dict[Path, object], jobs: int) -> Iterator[
     the runs end. An error in one is printed with its name and leaves the others alone; at the end
     it raises ChildProcessError.
     """
-    pool, failed = None, []
+    pool, failed, lock = None, [], tqdm.get_lock()
     try:
         if jobs == 1:
             ended = ((out, partial(train, options, out)) for out, options in runs.items())
@@ -512,6 +513,7 @@ def train_all(train: Callable, runs: dict[Path, object], jobs: int) -> Iterator[
             slots = context.SimpleQueue()
             for slot in range(jobs):
                 slots.put(slot + 1)
+            tqdm.set_lock(context.RLock())  # the bars of all processes take turns
             pool = ProcessPoolExecutor(jobs, context, begin_process, (slots, tqdm.get_lock()))
             futures = {pool.submit(train, options, out): out for out, options in runs.items()}
             ended = ((futures[future], future.result) for future in as_completed(futures))
@@ -526,6 +528,7 @@ def train_all(train: Callable, runs: dict[Path, object], jobs: int) -> Iterator[
             for process in multiprocessing.active_children():
                 process.terminate()
             pool.shutdown(cancel_futures=True)
+            tqdm.set_lock(lock)
     if failed:
         raise ChildProcessError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
 

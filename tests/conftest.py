@@ -11,24 +11,25 @@ import common
 
 ROOT = Path(__file__).resolve().parent.parent
 SHORT = {  # options of a short run of each script, and constants that shorten it further
-    "gan_toy": ("--batch-size 8", {"SAMPLES": 50, "STEPS_PER_EPOCH": 2}),
+    "gan_toy": ("--batch-size 16", {"SAMPLES": 50, "STEPS_PER_EPOCH": 2}),
     "wasserstein_toy": ("", {"STEPS_1D": 4, "STEPS_PLANE": 4, "STEPS_DEEP": 4, "SAMPLES": 50}),
     "wgan_gp_binary_seed": ("--batch-size 2 --train-size 24",
                             {"SAMPLES": 30, "BLOCK": 2, "LAST": 4}),
     "binarygan": ("--batch-size 32 --train-size 64",
                   {"SAMPLES": 30, "critic_steps": lambda step: 2}),
-    "infogan": ("--batch-size 8 --train-size 16", {"SAMPLES": 30, "HIDDEN": 16}),
+    "infogan": ("--batch-size 16 --train-size 32", {"SAMPLES": 30, "HIDDEN": 16}),
     "bigan": ("--batch-size 32 --train-size 64",
-              {"SAMPLES": 30, "tsne": lambda codes, seed: codes[:, :2].cpu()}),
+              {"SAMPLES": 30, "HIDDEN": 16, "tsne": lambda codes, seed: codes[:, :2].cpu()}),
     "cbigan": ("--batch-size 32 --train-size 64",
-               {"SAMPLES": 30, "tsne": lambda codes, seed: codes[:, :2].cpu()}),
+               {"SAMPLES": 30, "HIDDEN": 16, "tsne": lambda codes, seed: codes[:, :2].cpu()}),
     "recurrent_disc_toy": ("--set-size 2", {"STEPS": 4, "SETS": 4}),
-    "recurrent_disc": ("--batch-size 8 --train-size 32 --set-size 2",
-                       {"SAMPLES": 100, "STEPS_PER_EPOCH": 2}),
-    "bigran": ("--batch-size 8 --train-size 16 --hidden 8", {"SAMPLES": 30}),
+    "recurrent_disc": ("--batch-size 16 --train-size 64",
+                       {"SAMPLES": 30, "STEPS_PER_EPOCH": 2}),
+    "bigran": ("--batch-size 16 --train-size 32 --hidden 8", {"SAMPLES": 30}),
 }
-PAPER = ("gan_toy", "wgan_gp_binary_seed", "binarygan", "infogan", "cbigan", "recurrent_disc_toy",
-         "recurrent_disc")  # scripts with --paper
+PAPER = {  # scripts with --paper, and what shortens it
+    "gan_toy": "", "wgan_gp_binary_seed": "--dims 0 4", "binarygan": "", "infogan": "",
+    "cbigan": "", "recurrent_disc_toy": "", "recurrent_disc": ""}
 UNTRAINED = ("wasserstein_toy", "recurrent_disc_toy")  # of a minute: no epochs, no checkpoint
 
 
