@@ -28,8 +28,8 @@ def exercises(page: str) -> list[str]:
 
 
 def test_every_page_is_here_and_no_other():
-    found = {str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]}
-    assert found == {*PAGES}
+    found = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+    assert {path.relative_to(ROOT).as_posix() for path in found} == {*PAGES}
     assert len((ROOT / "README.md").read_text().splitlines()) <= 200
 
 
