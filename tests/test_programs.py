@@ -380,8 +380,8 @@ def test_ctrl_c_stops_all_jobs(tmp_path):
     """And the command to continue is the last line."""
     argv = [sys.executable, str(ROOT / "gan_toy.py"), "--paper", "--jobs", "2", "--out", "all"]
     program = subprocess.Popen(argv, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
-                               text=True, start_new_session=True,
-                               env=os.environ | {"MPLBACKEND": "agg"})
+                               text=True, start_new_session=True, preexec_fn=lambda:
+                               signal.signal(signal.SIGINT, signal.SIG_DFL))  # as in a terminal
     for _ in range(600):
         if len(list(tmp_path.glob("all/*/checkpoint.pt"))) >= 2 or program.poll() is not None:
             break
