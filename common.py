@@ -332,6 +332,8 @@ def write_whole(path: Path, content: bytes) -> None:
     try:
         part.write_bytes(content)
         os.replace(part, path)
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror}") from None
     finally:
         part.unlink(missing_ok=True)
         if not any(path.parent.iterdir()):
