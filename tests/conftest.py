@@ -1,7 +1,10 @@
 """What the tests share: the data set, loaded once, and short runs of every script."""
 
 import importlib
+import os
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the tests' tensors are small
 
 import pytest
 import torch
