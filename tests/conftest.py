@@ -54,16 +54,19 @@ def plain_figures(monkeypatch):
 def short(data, monkeypatch, tmp_path):
     """short(script) makes short runs of it: run(*options, out="run") -> its folder.
 
-    The data are loaded already, and few.
+    The data are loaded already, and few. Without `figures`, which take most of the time, a run
+    draws samples only.
     """
     few = tuple(tensor[:300] for tensor in data)
     monkeypatch.setattr(common, "mnist", lambda root, device: tuple(t.to(device) for t in few))
 
-    def program(name: str):
+    def program(name: str, figures: bool = True):
         script = importlib.import_module(name)
         options, constants = SHORT[name]
         for constant, value in constants.items():
             monkeypatch.setattr(script, constant, value)
+        if not figures:
+            monkeypatch.setattr(script, "save_figures", lambda *_: None)
 
         def run(*argv: str, out: str | Path = "run") -> Path:
             if "--resume" in argv:

@@ -95,7 +95,7 @@ def test_resumed_equals_uninterrupted_and_seeds_differ(name, short):
 @trained
 def test_as_in_a_notebook(name, short, tmp_path, monkeypatch):
     """train() returns the results, at once where they are there, and leaves nothing behind."""
-    script = short(name).script
+    script = short(name, figures=False).script
     words = SHORT[name][0].replace("--", "").replace("-", "_").split()
     table = {item.name: type(item.default) for item in fields(script.Options)}
     options = script.Options(epochs=1, device="cpu", **{
@@ -113,7 +113,7 @@ def test_as_in_a_notebook(name, short, tmp_path, monkeypatch):
 @trained
 def test_interrupted_run_is_continued_by_the_command_that_it_prints(name, short, monkeypatch,
                                                                     capsys, tmp_path):
-    run = short(name)
+    run = short(name, figures=False)
     whole = run("--epochs", "2", out="whole")
     script, calls = run.script, []
     algorithm = script.train_epoch
@@ -140,7 +140,7 @@ def test_interrupted_run_is_continued_by_the_command_that_it_prints(name, short,
 @pytest.mark.parametrize("where", ("mnist", "save_checkpoint", "save_grid"))
 def test_ctrl_c_before_the_first_epoch(name, where, short, monkeypatch, capsys, tmp_path):
     """A folder exists only where it can be resumed, and what is advised works."""
-    run = short(name)
+    run = short(name, figures=False)
 
     def stop(*_, **__):
         raise KeyboardInterrupt
@@ -163,7 +163,7 @@ def test_ctrl_c_before_the_first_epoch(name, where, short, monkeypatch, capsys, 
 @pytest.mark.parametrize("what", ("loss", "weight"))
 def test_what_is_not_finite_stops_the_run(name, what, short, monkeypatch, capsys, tmp_path):
     """The last step of the second epoch breaks; the checkpoint of the first stays."""
-    run = short(name)
+    run = short(name, figures=False)
     script, epochs = run.script, []
     algorithm = script.train_epoch
 
@@ -187,7 +187,7 @@ def test_what_is_not_finite_stops_the_run(name, what, short, monkeypatch, capsys
 
 @trained
 def test_a_full_disk_ends_with_one_line(name, short, monkeypatch, capsys, tmp_path):
-    run, write = short(name), Path.write_bytes
+    run, write = short(name, figures=False), Path.write_bytes
 
     def full(path, content):
         write(path, content[:100])
@@ -210,10 +210,10 @@ def test_a_full_disk_ends_with_one_line(name, short, monkeypatch, capsys, tmp_pa
 
 @trained
 def test_damaged_files(name, short, capsys, monkeypatch):
-    run = short(name)
+    run = short(name, figures=False)
     out = run("--epochs", "1")
     results = (out / "results.json").read_text()
-    for text in (results[:50], "", "[]", "{}", "null"):
+    for text in (results[:50], "[]", "{}"):
         (out / "results.json").write_text(text)  # not finished, then; the last step is made again
         run("--resume", str(out))
         assert json.loads((out / "results.json").read_text()).keys() == json.loads(results).keys()
@@ -281,7 +281,7 @@ def test_options_in_a_notebook_are_checked(name):
 
 @trained
 def test_resume_keeps_the_options(name, short, capsys, tmp_path):
-    run = short(name)
+    run = short(name, figures=False)
     out = run("--epochs", "2", "--seed", "5")
     before = contents(out)
     for argv, complaint in ((["--seed", "1"], "--seed: the run in"),
