@@ -566,8 +566,9 @@ def parse_args(Options: type, configuration: Callable, argv: list[str] | None, r
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder to make (default: runs/"
                         f"{script.stem}/DATE-TIME-CONFIGURATION)")
     if resume:
+        free = [flag(item.name) for item in fields(Options) if item.name in FREE]
         parser.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in DIR "
-                            f"with its options; only {', '.join(map(flag, FREE))} may differ")
+                            f"with its options; only {' and '.join(free)} may differ")
     if varied is not None:
         parser.add_argument("--paper", action="store_true", help="all trainings of the paper, then "
                             "its figures and tables; continues what was stopped")
