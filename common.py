@@ -42,8 +42,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from torchvision.datasets import MNIST
-from torchvision.utils import make_grid, save_image
 from tqdm import tqdm
 
 FILES = {  # of MNIST, and the MD5 checksum of what is in each
@@ -112,6 +110,8 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
 
 def download(path: Path) -> None:
     """Fetch one of the .gz files from torchvision's mirrors, whole or not at all."""
+    from torchvision.datasets import MNIST  # importing it takes as long as torch: where needed
+
     for mirror in MNIST.mirrors:
         try:
             with urlopen(mirror + path.name, timeout=SILENCE) as answer:
@@ -195,6 +195,8 @@ def label_statistics(images: Tensor, train_x: Tensor, train_y: Tensor, test_x: T
 
 def save_grid(images: Tensor, path: Path, columns: int = 8) -> None:
     """Write images (N, 784) as one plain picture, twice their size."""
+    from torchvision.utils import save_image
+
     images = interpolate(images.cpu().view(-1, 1, 28, 28), scale_factor=2)
     save_image(images, path, nrow=columns, pad_value=0.5)
 
@@ -224,6 +226,8 @@ def save_panels(panels: dict[str, Tensor], path: Path, across: int,
 
     Panels named `in_color` are shown through a color map with its scale, the others in gray.
     """
+    from torchvision.utils import make_grid
+
     rows = math.ceil(len(panels) / across)
     figure = Figure(figsize=(3.6 * across, 4 * rows), layout="constrained")
     for axes in figure.subplots(rows, across, squeeze=False).flat:

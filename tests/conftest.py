@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the tests' tensor
 
 import pytest
 import torch
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 import common
@@ -17,7 +18,7 @@ SHORT = {  # options of a short run of each script, and constants that shorten i
     "gan_toy": ("--batch-size 16", {"SAMPLES": 50, "STEPS_PER_EPOCH": 2}),
     "wasserstein_toy": ("", {"STEPS_1D": 4, "STEPS_PLANE": 4, "STEPS_DEEP": 4, "SAMPLES": 50}),
     "wgan_gp_binary_seed": ("--batch-size 2 --train-size 24",
-                            {"SAMPLES": 30, "BLOCK": 2, "LAST": 4}),
+                            {"SAMPLES": 30, "BLOCK": 2, "LAST": 2}),
     "binarygan": ("--batch-size 32 --train-size 64",
                   {"SAMPLES": 30, "critic_steps": lambda step: 2}),
     "infogan": ("--batch-size 16 --train-size 32", {"SAMPLES": 30, "HIDDEN": 16}),
@@ -44,8 +45,9 @@ def data() -> tuple[torch.Tensor, ...]:
 
 @pytest.fixture(autouse=True)
 def plain_figures(monkeypatch):
-    """Small figures, left as they are set: arranging them is most of their time."""
+    """Small figures without ticks, left as they are set: else these take most of the time."""
     savefig = Figure.savefig
+    monkeypatch.setattr(Axis, "draw", lambda *_: None)
     monkeypatch.setattr(Figure, "get_layout_engine", lambda self: None)
     monkeypatch.setattr(Figure, "savefig", lambda self, path, dpi: savefig(self, path, dpi=20))
 
