@@ -28,7 +28,6 @@ of pairs (section 3.2):
 Where this differs from the paper or the authors' notebooks (measured in docs/bigan.md):
 - E and G step against D after its step. The notebooks backpropagate through the graph from before.
 - Pictures and numbers are from an exponential moving average (EMA) of the weights (--average 0).
-- Weight decay is not the paper's (--weight-decay 1e-5).
 - The learning rate is the paper's; the notebooks have 2e-5 (--lr 2e-5). Donahue et al. let it
   decay in the second half (--decay-from 200), and normalize both hidden layers of G.
 - The losses are means. The paper prints sums, for which Adam's weight decay would be weaker.
@@ -73,7 +72,7 @@ class Options:
     lr: float = option(2e-4, (1e-9, 10), "learning rate")
     decay_from: int = option(0, (0, 10**6),
                              "the rate decays from epoch N on, to lr / 100 at 2 N; 0: never")
-    weight_decay: float = option(5e-5, (0, 1), "weight of half the squared weights in both losses")
+    weight_decay: float = option(1e-5, (0, 1), "weight of half the squared weights in both losses")
     average: float = option(0.999, (0, 1), "decay per step of the EMA of E and G; 0: no average")
     train_size: int = option(60_000, (2, 60_000), "train on the first N training images")
     seed: int = option(0, (0, 10**9), "of weights, minibatches and noise")

@@ -70,7 +70,7 @@ class Options:
     lr: float = option(2e-4, (1e-9, 10), "learning rate")
     decay_from: int = option(200, (0, 10**6),
                              "the rate decays from epoch N on, to lr / 100 at 2 N; 0: never")
-    weight_decay: float = option(5e-5, (0, 1), "weight of half the squared weights in both losses")
+    weight_decay: float = option(1e-5, (0, 1), "weight of half the squared weights in both losses")
     average: float = option(0.999, (0, 1), "decay per step of the EMA of E and G; 0: no average")
     train_size: int = option(60_000, (2, 60_000), "train on the first N training images")
     seed: int = option(0, (0, 10**9), "of weights, minibatches and noise")
