@@ -10,6 +10,7 @@ import pytest
 import torch
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from torch import nn
 
 import common
 
@@ -17,8 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SHORT = {  # options of a short run of each script, and constants that shorten it further
     "gan_toy": ("--batch-size 16", {"SAMPLES": 50, "STEPS_PER_EPOCH": 2}),
     "wasserstein_toy": ("", {"STEPS_1D": 4, "STEPS_PLANE": 4, "STEPS_DEEP": 4, "SAMPLES": 50}),
-    "wgan_gp_binary_seed": ("--batch-size 2 --train-size 24",
-                            {"SAMPLES": 30, "BLOCK": 2, "LAST": 2}),
+    "wgan_gp_binary_seed": ("--batch-size 2 --train-size 8",
+                            {"SAMPLES": 30, "CRITIC_STEPS": 2, "BLOCK": 2, "LAST": 2}),
     "binarygan": ("--batch-size 32 --train-size 64",
                   {"SAMPLES": 30, "critic_steps": lambda step: 2}),
     "infogan": ("--batch-size 16 --train-size 32", {"SAMPLES": 30, "HIDDEN": 16}),
@@ -34,6 +35,14 @@ SHORT = {  # options of a short run of each script, and constants that shorten i
 PAPER = {  # scripts with --paper, and what shortens it
     "gan_toy": "", "wgan_gp_binary_seed": "--dims 0 4", "binarygan": "", "infogan": "",
     "cbigan": "", "recurrent_disc_toy": "", "recurrent_disc": ""}
+SMALL = {  # stand-ins for convolutions, where it is not the networks that a test is about
+    "wgan_gp_binary_seed": {
+        "generator": lambda n_z: nn.Sequential(nn.Linear(n_z, 784), nn.Sigmoid()),
+        "critic": lambda: nn.Sequential(nn.Linear(784, 8), nn.LeakyReLU(0.1), nn.Linear(8, 1))},
+    "infogan": {
+        "generator": lambda: nn.Sequential(nn.Linear(74, 784), nn.BatchNorm1d(784), nn.Sigmoid()),
+        "trunk_d_and_q": lambda: (nn.Linear(784, 8), nn.Linear(8, 1), nn.Linear(8, 14))},
+}
 UNTRAINED = ("wasserstein_toy", "recurrent_disc_toy")  # of a minute: no epochs, no checkpoint
 
 
@@ -56,19 +65,21 @@ def plain_figures(monkeypatch):
 def short(data, monkeypatch, tmp_path):
     """short(script) makes short runs of it: run(*options, out="run") -> its folder.
 
-    The data are loaded already, and few. Without `figures`, which take most of the time, a run
-    draws samples only.
+    The data are loaded already, and few. A run that is not `whole` draws samples only, no figures,
+    and has small networks.
     """
     few = tuple(tensor[:300] for tensor in data)
     monkeypatch.setattr(common, "mnist", lambda root, device: tuple(t.to(device) for t in few))
 
-    def program(name: str, figures: bool = True):
+    def program(name: str, whole: bool = True):
         script = importlib.import_module(name)
         options, constants = SHORT[name]
+        if not whole:
+            constants = constants | SMALL.get(name, {})
+            if hasattr(script, "save_figures"):
+                constants["save_figures"] = lambda *_: None
         for constant, value in constants.items():
             monkeypatch.setattr(script, constant, value)
-        if not figures:
-            monkeypatch.setattr(script, "save_figures", lambda *_: None)
 
         def run(*argv: str, out: str | Path = "run") -> Path:
             if "--resume" in argv:

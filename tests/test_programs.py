@@ -74,7 +74,7 @@ def test_smoke(name, short, capsys):
 
 @trained
 def test_resumed_equals_uninterrupted_and_seeds_differ(name, short):
-    run = short(name, figures=name in ("binarygan", "bigan"))
+    run = short(name, whole=name in ("binarygan", "bigan"))
     whole, part = run("--epochs", "3", out="whole"), run("--epochs", "1", out="part")
     run("--resume", str(part), "--epochs", "3")
     a, b = checkpoint(whole), checkpoint(part)
@@ -98,7 +98,7 @@ def test_resumed_equals_uninterrupted_and_seeds_differ(name, short):
 @trained
 def test_as_in_a_notebook(name, short, tmp_path, monkeypatch):
     """train() returns the results, at once where they are there, and leaves nothing behind."""
-    script = short(name, figures=False).script
+    script = short(name, whole=False).script
     words = SHORT[name][0].replace("--", "").replace("-", "_").split()
     table = {item.name: type(item.default) for item in fields(script.Options)}
     options = script.Options(epochs=1, device="cpu", **{
@@ -116,7 +116,7 @@ def test_as_in_a_notebook(name, short, tmp_path, monkeypatch):
 @trained
 def test_interrupted_run_is_continued_by_the_command_that_it_prints(name, short, monkeypatch,
                                                                     capsys, tmp_path):
-    run = short(name, figures=False)
+    run = short(name, whole=False)
     whole = run("--epochs", "2", out="whole")
     script, calls = run.script, []
     algorithm = script.train_epoch
@@ -143,7 +143,7 @@ def test_interrupted_run_is_continued_by_the_command_that_it_prints(name, short,
 @pytest.mark.parametrize("where", ("mnist", "save_checkpoint", "save_grid"))
 def test_ctrl_c_before_the_first_epoch(name, where, short, monkeypatch, capsys, tmp_path):
     """A folder exists only where it can be resumed, and what is advised works."""
-    run = short(name, figures=False)
+    run = short(name, whole=False)
 
     def stop(*_, **__):
         raise KeyboardInterrupt
@@ -166,7 +166,7 @@ def test_ctrl_c_before_the_first_epoch(name, where, short, monkeypatch, capsys, 
 @pytest.mark.parametrize("what", ("loss", "weight"))
 def test_what_is_not_finite_stops_the_run(name, what, short, monkeypatch, capsys, tmp_path):
     """The last step of the second epoch breaks; the checkpoint of the first stays."""
-    run = short(name, figures=False)
+    run = short(name, whole=False)
     script, epochs = run.script, []
     algorithm = script.train_epoch
 
@@ -190,7 +190,7 @@ def test_what_is_not_finite_stops_the_run(name, what, short, monkeypatch, capsys
 
 @trained
 def test_a_full_disk_ends_with_one_line(name, short, monkeypatch, capsys, tmp_path):
-    run, write = short(name, figures=False), Path.write_bytes
+    run, write = short(name, whole=False), Path.write_bytes
 
     def full(path, content):
         write(path, content[:100])
@@ -213,7 +213,7 @@ def test_a_full_disk_ends_with_one_line(name, short, monkeypatch, capsys, tmp_pa
 
 @trained
 def test_damaged_files(name, short, capsys, monkeypatch):
-    run = short(name, figures=False)
+    run = short(name, whole=False)
     out = run("--epochs", "1")
     results = (out / "results.json").read_text()
     for text in (results[:50], "[]", "{}"):
@@ -284,7 +284,7 @@ def test_options_in_a_notebook_are_checked(name):
 
 @trained
 def test_resume_keeps_the_options(name, short, capsys, tmp_path):
-    run = short(name, figures=False)
+    run = short(name, whole=False)
     out = run("--epochs", "2", "--seed", "5")
     before = contents(out)
     for argv, complaint in ((["--seed", "1"], "--seed: the run in"),
@@ -325,11 +325,8 @@ def test_two_runs_in_the_same_second_are_two_runs(name, monkeypatch):
 
 @with_paper
 def test_paper_trains_all_and_continues(name, short, monkeypatch, capsys, tmp_path):
-    run = short(name)
+    run = short(name, whole=False)  # the paper's figures are made all the same
     script, begun, train = run.script, [], run.script.train
-    for slow in ("save_figures", "tsne"):  # of every run; test_smoke looks at them
-        if hasattr(script, slow):
-            monkeypatch.setattr(script, slow, SHORT[name][1].get(slow, lambda *_: None))
 
     def stops_at_the_second(options, out):
         begun.append(out.name)
