@@ -17,7 +17,8 @@ import common
 ROOT = Path(__file__).resolve().parent.parent
 SHORT = {  # options of a short run of each script, and constants that shorten it further
     "gan_toy": ("--batch-size 16", {"SAMPLES": 50, "STEPS_PER_EPOCH": 2}),
-    "wasserstein_toy": ("", {"STEPS_1D": 4, "STEPS_PLANE": 4, "STEPS_DEEP": 4, "SAMPLES": 50}),
+    "wasserstein_toy": ("", {"STEPS_1D": 4, "STEPS_PLANE": 4, "STEPS_DEEP": 4, "SAMPLES": 50,
+                             "GRID": torch.linspace(-8, 8, 401, dtype=torch.float64)}),
     "wgan_gp_binary_seed": ("--batch-size 2 --train-size 8",
                             {"SAMPLES": 30, "CRITIC_STEPS": 2, "BLOCK": 2, "LAST": 2}),
     "binarygan": ("--batch-size 32 --train-size 64",

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 
@@ -45,6 +46,18 @@ def refused(call, capsys, status: int = 2) -> str:
 def contents(folder: Path) -> dict:
     """What the files below a folder contain."""
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def beside(request, tmp_path_factory):
+    """Two long tests wait for other programs: these run beside this module's other tests."""
+    started = {}
+    with ThreadPoolExecutor() as threads:
+        for name, call in (("runs_alone", run_alone), ("ctrl_c_stops_all", interrupt_jobs)):
+            if any(name in item.name for item in request.session.items):
+                folder = tmp_path_factory.mktemp(name)
+                started[name] = folder, threads.submit(call, folder)
+        yield started
 
 
 # ---- runs ---------------------------------------------------------------------------------------
@@ -376,26 +389,33 @@ def test_jobs_give_the_same_bits_and_an_error_leaves_the_others(tmp_path, capfd)
     assert_same(checkpoint(tmp_path / "a"), checkpoint(tmp_path / "alone"))
 
 
-def test_ctrl_c_stops_all_jobs(tmp_path):
-    """And the command to continue is the last line."""
+def interrupt_jobs(folder: Path) -> tuple[int, str]:
+    """Ctrl-C while two trainings run; returns status and what was printed."""
     argv = [sys.executable, str(ROOT / "gan_toy.py"), "--paper", "--jobs", "2", "--out", "all"]
-    program = subprocess.Popen(argv, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+    program = subprocess.Popen(argv, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
                                text=True, start_new_session=True, preexec_fn=lambda:
                                signal.signal(signal.SIGINT, signal.SIG_DFL))  # as in a terminal
     for _ in range(600):
-        if len(list(tmp_path.glob("all/*/checkpoint.pt"))) >= 2 or program.poll() is not None:
+        if len(list(folder.glob("all/*/checkpoint.pt"))) >= 2 or program.poll() is not None:
             break
         time.sleep(0.1)
     os.killpg(program.pid, signal.SIGINT)  # as the terminal does
-    out, err = program.communicate(timeout=60)
-    assert program.returncode == 130, err
-    assert "Traceback" not in err
-    assert err.splitlines()[-1].endswith("gan_toy.py --paper --jobs 2 --out all")
+    _, err = program.communicate(timeout=60)
     with pytest.raises(ProcessLookupError):  # soon nothing of it is left
         for _ in range(100):
             os.killpg(program.pid, 0)
             time.sleep(0.1)
-    assert not list(tmp_path.rglob("*.part"))
+    return program.returncode, err
+
+
+def test_ctrl_c_stops_all_jobs(beside):
+    """And the command to continue is the last line."""
+    folder, ended = beside["ctrl_c_stops_all"]
+    status, err = ended.result()
+    assert status == 130, err
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].endswith("gan_toy.py --paper --jobs 2 --out all")
+    assert not list(folder.rglob("*.part"))
 
 
 # ---- files --------------------------------------------------------------------------------------
@@ -426,37 +446,33 @@ def write_idx(path: Path, values: torch.Tensor) -> None:
                                    + values.byte().numpy().tobytes()))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def alone(request, data, tmp_path_factory):
-    """Every script, one after the other in one program, which runs beside this module's tests."""
-    if not any("runs_alone" in item.name for item in request.session.items):
-        yield
-        return
-    folder, runs, constants = tmp_path_factory.mktemp("alone"), {}, {}
-    raw = folder / "data" / "MNIST" / "raw"
+def run_alone(folder: Path) -> tuple[int, str]:
+    """Every script, one after the other in one program; returns status and what was printed."""
+    runs, constants, raw = {}, {}, folder / "data" / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    for part, x, y in zip(("train", "t10k"), data[::2], data[1::2]):
-        write_idx(raw / f"{part}-images-idx3-ubyte.gz", (x[:300] * 255).round().view(-1, 28, 28))
-        write_idx(raw / f"{part}-labels-idx1-ubyte.gz", y[:300])
+    stream = torch.Generator().manual_seed(0)
+    for part in ("train", "t10k"):
+        write_idx(raw / f"{part}-images-idx3-ubyte.gz",
+                  torch.randint(256, (300, 28, 28), generator=stream))
+        write_idx(raw / f"{part}-labels-idx1-ubyte.gz", torch.arange(300) % 10)
     for name, (options, values) in SHORT.items():
         (folder / name).mkdir()
         for file in (f"{name}.py", "common.py"):
             shutil.copy(ROOT / file, folder / name)
         os.symlink(folder / "data", folder / name / "data")
         runs[name] = options + ("" if name in UNTRAINED else " --epochs 1")
-        constants[name] = {key: value for key, value in values.items() if not callable(value)}
+        constants[name] = {key: value for key, value in values.items() if type(value) is int}
     program = ONE_BY_ONE.format(runs=runs, constants=constants, folder=str(folder))
-    with open(folder / "output.txt", "w") as output:
-        running = subprocess.Popen([sys.executable, "-c", program], cwd=folder, stdout=output,
-                                   stderr=subprocess.STDOUT)
-    yield folder, running
-    running.kill()
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True,
+                          text=True)
+    return done.returncode, done.stderr
 
 
-def test_every_script_runs_alone(alone):
+def test_every_script_runs_alone(beside):
     """With common.py and few data beside it, in a folder with nothing else."""
-    folder, running = alone
-    assert running.wait() == 0, (folder / "output.txt").read_text()
+    folder, ended = beside["runs_alone"]
+    status, err = ended.result()
+    assert status == 0, err
     for name in SHORT:
         (out,) = (folder / name / "runs" / name).iterdir()
         assert (out / "results.json").exists()

@@ -315,9 +315,10 @@ def test_figures_and_their_numbers(run, monkeypatch):
         "figure4_ratio_lambda_10"]
 
     monkeypatch.setattr(Figure, "savefig", lambda *a, **k: None)  # saves most of the time
+    monkeypatch.setattr(toy, "FIGURES", {"figure3.png": toy.figure_3})
     again, other = run("again")[0], run("other", seed=4)[0]
     assert again.pop("training_seconds") > 0 < results.pop("training_seconds")
-    assert again == results
+    assert again.items() <= results.items()
     assert other["figure3_Swiss_roll_lambda_10"] != results["figure3_Swiss_roll_lambda_10"]
 
 
