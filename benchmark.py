@@ -1,6 +1,6 @@
 """How fast the scripts train: beside the usual loop, and with another program beside them.
 
-`python benchmark.py` prints two tables, in about six minutes. Nothing else should run meanwhile.
+`python benchmark.py` prints two tables, in about ten minutes. Nothing else should run meanwhile.
 
 1. An epoch of binarygan.py beside the loop of most GAN repositories: a DataLoader that transforms
    image by image, the generator's graph built (and thrown away) in the critic step, gradients
@@ -9,7 +9,8 @@
    times; the ratio of the median times counts.
 2. Steps a second of each script with one thread, with two threads that spin while they wait
    (PyTorch's default on Linux), and with two that sleep (OMP_WAIT_POLICY=passive, which the scripts
-   set): alone, and beside a program that keeps one core busy.
+   set): alone, and beside a program that keeps one core busy. The last column is the sum of two
+   trainings with one thread each, as `--paper --jobs 2` runs them.
 """
 
 import importlib
@@ -36,11 +37,13 @@ IMAGES = 6_400  # in an epoch: 100 generator and 500 critic steps
 CRITIC_STEPS = 5
 SECONDS = 5.0  # of each measurement of the second table
 HERE = Path(__file__).resolve().parent
-SCRIPTS = ("binarygan", "wgan_gp_binary_seed", "infogan", "bigan", "cbigan", "recurrent_disc",
-           "bigran")
-THREADS = {"one thread": {"OMP_NUM_THREADS": "1"},
-           "two that spin": {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "active"},
-           "two that sleep": {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}}
+SCRIPTS = ("gan_toy", "wgan_gp_binary_seed", "binarygan", "infogan", "bigan", "cbigan",
+           "recurrent_disc", "bigran")
+THREADS = {  # number of programs, and what they are told
+    "one thread": (1, {"OMP_NUM_THREADS": "1"}),
+    "two that spin": (1, {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "active"}),
+    "two that sleep": (1, {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}),
+    "two programs": (2, {"OMP_NUM_THREADS": "1"})}
 
 
 # ---- the usual loop -----------------------------------------------------------------------------
@@ -150,8 +153,9 @@ def speed(name: str) -> None:
     script.tqdm = StopWatch
     common.nearest = lambda queries, references: (  # of the scores before the first step
         torch.zeros(len(queries), dtype=torch.long), torch.zeros(len(queries)))
+    os.chdir(HERE)  # where data/ is
     with tempfile.TemporaryDirectory() as folder:
-        script.train(script.Options(data=str(HERE / "data")), Path(folder) / "run")
+        script.train(script.Options(), Path(folder) / "run")
 
 
 def beside_other_programs() -> None:
@@ -163,10 +167,12 @@ def beside_other_programs() -> None:
             busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
         for name in SCRIPTS:
             rates = []
-            for settings in THREADS.values():
-                done = subprocess.run([sys.executable, __file__, name], env=os.environ | settings,
-                                      capture_output=True, text=True, check=True)
-                rates.append(float(done.stdout.splitlines()[-1]))
+            for count, settings in THREADS.values():
+                programs = [subprocess.Popen([sys.executable, __file__, name], text=True,
+                                             env=os.environ | settings, stdout=subprocess.PIPE,
+                                             stderr=subprocess.DEVNULL) for _ in range(count)]
+                rates.append(sum(float(program.communicate()[0].splitlines()[-1])
+                                 for program in programs))
             print(f"{name + ', ' + neighbor:32}" + "".join(f"{rate:16.1f}" for rate in rates),
                   flush=True)
         if busy:
