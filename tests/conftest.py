@@ -10,6 +10,7 @@ import pytest
 import torch
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import nn
 
 import common
@@ -18,7 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SHORT = {  # options of a short run of each script, and constants that shorten it further
     "gan_toy": ("--batch-size 16", {"SAMPLES": 50, "STEPS_PER_EPOCH": 2}),
     "wasserstein_toy": ("", {"STEPS_1D": 4, "STEPS_PLANE": 4, "STEPS_DEEP": 4, "SAMPLES": 50,
-                             "GRID": torch.linspace(-8, 8, 401, dtype=torch.float64)}),
+                             "GRID": torch.linspace(-8, 8, 401, dtype=torch.float64),
+                             "pdf_between": lambda P, Q, x: torch.full_like(x, 1 / 16)}),
     "wgan_gp_binary_seed": ("--batch-size 2 --train-size 8",
                             {"SAMPLES": 30, "CRITIC_STEPS": 2, "BLOCK": 2, "LAST": 2}),
     "binarygan": ("--batch-size 32 --train-size 64",
@@ -36,7 +38,8 @@ SHORT = {  # options of a short run of each script, and constants that shorten i
 PAPER = {  # scripts with --paper, and what shortens it
     "gan_toy": "", "wgan_gp_binary_seed": "--dims 0 4", "binarygan": "", "infogan": "",
     "cbigan": "", "recurrent_disc_toy": "", "recurrent_disc": ""}
-SMALL = {  # stand-ins for convolutions, where it is not the networks that a test is about
+SMALL = {  # stand-ins for convolutions and pictures, where a test is about neither
+    "gan_toy": {"save_surfaces": lambda panels, path: Image.new("L", (4, 4)).save(path)},
     "wgan_gp_binary_seed": {
         "generator": lambda n_z: nn.Sequential(nn.Linear(n_z, 784), nn.Sigmoid()),
         "critic": lambda: nn.Sequential(nn.Linear(784, 8), nn.LeakyReLU(0.1), nn.Linear(8, 1))},

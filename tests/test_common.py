@@ -1,12 +1,9 @@
 """Tests of common.py: the data and its errors, minibatches, neighbors, pictures."""
 
 import gzip
-import os
 import re
 import shutil
 import socket
-import subprocess
-import sys
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -282,29 +279,6 @@ def test_a_mirror_of_no_use(answer, raw, mirror, monkeypatch, capfd):
     assert f"{raw / name} is missing" in line
     assert f"put the four MNIST .gz files into {raw}" in line
     assert capfd.readouterr().out == f"downloading {name}\n"
-
-
-def test_an_unknown_backend_of_matplotlib_is_no_obstacle(tmp_path):
-    """Jupyter sets MPLBACKEND, for a backend that need not be installed."""
-    program = ("import os, common; print(os.environ['MPLBACKEND']); "
-               "common.save_curves({'': {'a': ([1, 2], [3, 4])}}, 'curves.png', ''); "
-               "import matplotlib; print(matplotlib.rcParams['backend'])")
-    runs = {}
-    for backend in ("nosuch", "svg"):
-        (tmp_path / backend).mkdir()
-        runs[backend] = subprocess.Popen(
-            [sys.executable, "-c", program], cwd=tmp_path / backend, text=True,
-            env=os.environ | {"MPLBACKEND": backend, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    for backend, run in runs.items():
-        out, err = run.communicate()
-        assert run.returncode == 0 and err == ""
-        assert out.splitlines()[0] == backend  # for the programs that this one starts
-        assert Image.open(tmp_path / backend / "curves.png").size > (300, 300)
-    assert out.splitlines()[1] == "svg"  # in a notebook, for its own pictures
-    for script in ROOT.glob("*.py"):  # so all must have it from common
-        text = script.read_text()
-        assert script.name == "common.py" or not re.search("^(import|from) matplotlib", text, re.M)
 
 
 # ---- minibatches and neighbors ------------------------------------------------------------------

@@ -48,12 +48,34 @@ def contents(folder: Path) -> dict:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+BACKEND = """
+import os, common
+print(os.environ["MPLBACKEND"])
+common.save_curves({"": {"a": ([1, 2], [3, 4])}}, "curves.png", "")
+import matplotlib
+print(matplotlib.rcParams["backend"])
+"""
+
+
+def run_backends(folder: Path) -> dict[str, tuple[int, str, str]]:
+    """What a program prints for which Jupyter has set MPLBACKEND, by the backend's name."""
+    printed = {}
+    for backend in ("nosuch", "svg"):
+        (folder / backend).mkdir()
+        done = subprocess.run([sys.executable, "-c", BACKEND], cwd=folder / backend, text=True,
+                              env=os.environ | {"MPLBACKEND": backend, "PYTHONPATH": str(ROOT)},
+                              capture_output=True)
+        printed[backend] = done.returncode, done.stdout, done.stderr
+    return printed
+
+
 @pytest.fixture(scope="module", autouse=True)
 def beside(request, tmp_path_factory):
-    """Two long tests wait for other programs: these run beside this module's other tests."""
+    """What some tests wait for: programs that run beside this module's other tests."""
     started = {}
-    with ThreadPoolExecutor() as threads:
-        for name, call in (("runs_alone", run_alone), ("ctrl_c_stops_all", interrupt_jobs)):
+    with ThreadPoolExecutor(1) as threads:
+        for name, call in (("jobs_give", run_jobs), ("ctrl_c_stops_all", interrupt_jobs),
+                           ("runs_alone", run_alone), ("unknown_backend", run_backends)):
             if any(name in item.name for item in request.session.items):
                 folder = tmp_path_factory.mktemp(name)
                 started[name] = folder, threads.submit(call, folder)
@@ -367,26 +389,42 @@ def test_paper_trains_all_and_continues(name, short, monkeypatch, capsys, tmp_pa
     assert "training_seconds" in header
 
 
-def test_jobs_give_the_same_bits_and_an_error_leaves_the_others(tmp_path, capfd):
-    """Two at a time, in processes of one thread each; one has a file where its folder should be."""
+TRAIN_ALL = """
+import sys
+from pathlib import Path
+import common, gan_toy
+if __name__ == "__main__":
+    runs = {Path(name): gan_toy.Options(epochs=2, batch_size=16, device="cpu", seed=seed)
+            for seed, name in enumerate("abc")}
+    for row in common.train_all(gan_toy.train, runs, 2):
+        print(row["run"])
+"""
+
+
+def run_jobs(folder: Path) -> tuple[int, str, str]:
+    """Three trainings, two at a time; one of them has a file where its folder should be."""
+    (folder / "b").write_text("a file")
+    (folder / "program.py").write_text(TRAIN_ALL)
+    done = subprocess.run([sys.executable, "program.py"], cwd=folder, capture_output=True,
+                          text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_jobs_give_the_same_bits_and_an_error_leaves_the_others(beside, tmp_path):
+    """In processes of one thread each."""
     import gan_toy
 
-    options = {name: gan_toy.Options(epochs=2, batch_size=16, device="cpu", seed=seed)
-               for seed, name in enumerate("abc")}
-    (tmp_path / "b").write_text("a file")
-    runs = {tmp_path / name: of_run for name, of_run in options.items()}
-    rows = []
-    with pytest.raises(ChildProcessError, match="1 of 3 runs failed: b"):
-        for row in common.train_all(gan_toy.train, runs, 2):
-            rows.append(row["run"])
-    assert sorted(rows) == ["a", "c"] and "b: error: " in capfd.readouterr().err
+    folder, ended = beside["jobs_give"]
+    status, out, err = ended.result()
+    assert status == 1 and sorted(out.split()) == ["a", "c"]
+    assert "b: error: " in err and err.endswith("ChildProcessError: 1 of 3 runs failed: b\n")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        gan_toy.train(options["a"], tmp_path / "alone")
+        gan_toy.train(gan_toy.Options(epochs=2, batch_size=16, device="cpu"), tmp_path / "alone")
     finally:
         torch.set_num_threads(threads)
-    assert_same(checkpoint(tmp_path / "a"), checkpoint(tmp_path / "alone"))
+    assert_same(checkpoint(folder / "a"), checkpoint(tmp_path / "alone"))
 
 
 def interrupt_jobs(folder: Path) -> tuple[int, str]:
@@ -496,6 +534,19 @@ def test_a_changed_copy_continues_with_itself(short, tmp_path, capsys):
     finally:
         sys.path.remove(str(tmp_path))
         del sys.modules["my_gan"]
+
+
+def test_an_unknown_backend_of_matplotlib_is_no_obstacle(beside):
+    """Jupyter sets MPLBACKEND, for a backend that need not be installed."""
+    folder, ended = beside["unknown_backend"]
+    for backend, (status, out, err) in ended.result().items():
+        assert status == 0 and err == ""
+        assert out.splitlines()[0] == backend  # for the programs that this one starts
+        assert Image.open(folder / backend / "curves.png").size > (300, 300)
+    assert out.splitlines()[1] == "svg"  # in a notebook, for its own pictures
+    for script in ROOT.glob("*.py"):  # so all must have it from common
+        text = script.read_text()
+        assert script.name == "common.py" or not re.search("^(import|from) matplotlib", text, re.M)
 
 
 def test_a_console_that_cannot_print_the_folder(monkeypatch):
