@@ -15,12 +15,14 @@
 
 import importlib
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -35,7 +37,7 @@ import common
 ROUNDS = 5
 IMAGES = 6_400  # in an epoch: 100 generator and 500 critic steps
 CRITIC_STEPS = 5
-SECONDS = 5.0  # of each measurement of the second table
+SECONDS = 3.0  # of each measurement of the second table
 HERE = Path(__file__).resolve().parent
 SCRIPTS = ("gan_toy", "wgan_gp_binary_seed", "binarygan", "infogan", "bigan", "cbigan",
            "recurrent_disc", "bigran")
@@ -119,12 +121,16 @@ def beside_the_usual_loop() -> None:
 
 
 class StopWatch:
-    """A progress bar that counts steps for SECONDS after the first, prints the rate, and exits."""
+    """A progress bar that stops its program before the first step, until SIGCONT comes.
+
+    Then it counts the steps of SECONDS, from the next one on, prints the rate, and stops it again.
+    """
 
     def __init__(self, *_, **__):
-        self.desc, self.count, self.start = "", 0, None
+        self.desc, self.start, self.count = "", None, 0
 
     def __enter__(self):
+        os.kill(os.getpid(), signal.SIGSTOP)
         return self
 
     def __exit__(self, *_):
@@ -136,52 +142,66 @@ class StopWatch:
     def update(self, count: int = 1) -> None:
         now = time.perf_counter()
         if self.start is None:
-            self.start = now
-        else:
-            self.count += count
+            self.start, self.count = now, 0
+            return
+        self.count += count
         if now > self.start + SECONDS:
-            print(self.count / (now - self.start), flush=True)
-            os._exit(0)
+            print(self.count / (now - self.start), file=sys.__stdout__, flush=True)
+            self.start = None
+            os.kill(os.getpid(), signal.SIGSTOP)
 
     def set_postfix_str(self, *_) -> None:
         pass
 
 
-def speed(name: str) -> None:
-    """Print how many steps a second the script makes with its defaults, and exit."""
+def be_measured(name: str) -> None:
+    """Train the script with its defaults, for `measure`."""
     script = importlib.import_module(name)
     script.tqdm = StopWatch
+    sys.stdout = open(os.devnull, "w")  # only the rates are printed
     common.nearest = lambda queries, references: (  # of the scores before the first step
         torch.zeros(len(queries), dtype=torch.long), torch.zeros(len(queries)))
     os.chdir(HERE)  # where data/ is
     with tempfile.TemporaryDirectory() as folder:
-        script.train(script.Options(), Path(folder) / "run")
+        script.train(replace(script.Options(), epochs=10**6), Path(folder) / "run")
+
+
+def measure(programs: list[subprocess.Popen]) -> float:
+    """Continue these programs until they stop themselves; the sum of their steps a second."""
+    for program in programs:
+        program.send_signal(signal.SIGCONT)
+    for program in programs:
+        os.waitpid(program.pid, os.WUNTRACED)
+    return sum(float(program.stdout.readline()) for program in programs)
 
 
 def beside_other_programs() -> None:
     """Print the second table."""
     print(f"{'steps a second':32}" + "".join(f"{threads:>16}" for threads in THREADS))
-    for neighbor in ("alone", "one core busy"):
-        busy = None
-        if neighbor != "alone":
-            busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-        for name in SCRIPTS:
-            rates = []
-            for count, settings in THREADS.values():
-                programs = [subprocess.Popen([sys.executable, __file__, name], text=True,
-                                             env=os.environ | settings, stdout=subprocess.PIPE,
-                                             stderr=subprocess.DEVNULL) for _ in range(count)]
-                rates.append(sum(float(program.communicate()[0].splitlines()[-1])
-                                 for program in programs))
-            print(f"{name + ', ' + neighbor:32}" + "".join(f"{rate:16.1f}" for rate in rates),
-                  flush=True)
-        if busy:
-            busy.kill()
+    for name in SCRIPTS:
+        groups = [[subprocess.Popen([sys.executable, __file__, name], env=os.environ | settings,
+                                    text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+                   for _ in range(count)] for count, settings in THREADS.values()]
+        programs = [program for group in groups for program in group]
+        busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        try:
+            for program in programs:
+                os.waitpid(program.pid, os.WUNTRACED)  # it is ready
+            for neighbor, to_do in (("alone", signal.SIGSTOP), ("one core busy", signal.SIGCONT)):
+                busy.send_signal(to_do)
+                rounds = [[measure(group) for group in groups] for _ in range(ROUNDS)]
+                print(f"{name + ', ' + neighbor:32}"
+                      + "".join(f"{statistics.median(rates):16.1f}" for rates in zip(*rounds)),
+                      flush=True)
+        finally:  # a stopped program would stay for ever
+            for program in (*programs, busy):
+                program.kill()
+                program.wait()
 
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        speed(sys.argv[1])
+        be_measured(sys.argv[1])
     else:
         beside_the_usual_loop()
         beside_other_programs()
