@@ -30,11 +30,12 @@ weights of D instead of using the penalty; gan is the non-saturating GAN of equa
 Where this differs from the paper or the authors' code (see docs/binarygan.md)
 - No batch normalization in G: the authors' code has it, but never in training mode (--norm batch).
 - lambda and the gradient of D in equation 5 are from Gulrajani et al. 2017, arXiv 1704.00028.
-- Every critic step has its own minibatch; the authors reuse one between two generator steps.
+- Every critic step has its own minibatch and noise; the authors reuse both until G has made a step.
+- Initial weights are PyTorch's; the authors' are from a truncated normal distribution of 0.02.
 - We train on the 60,000 training images; the authors on all 70,000.
 - From the authors' code: the size of z, LeakyReLU's slope, Adam's settings, the critic's schedule.
-- Equations 6 and 7 have no slope, and the authors' code never anneals it (--anneal 1).
-- The real-valued model has nothing to anneal: its slope stays 1.
+- Equations 6 and 7 have no slope; the authors' code never anneals it (--anneal 1); real has none.
+- Figure 4 has p in equal bins; the paper's has 8-bit pictures of p, whose last bin is p = 1.
 """
 
 import os
