@@ -326,6 +326,8 @@ def test_paper(monkeypatch, tmp_path, capsys):
     rows = list(csv.DictReader((tmp_path / "paper" / "results.csv").open()))
     assert [row["run"] for row in rows] == runs
     assert [row["objective"] + "-seed" + row["seed"] for row in rows] == runs
+    assert all(float(row[name]) == value for row in rows
+               for name, value in toy.BEST[row["objective"]].items())
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[-13:-1]] == runs
     panels = surfaces["figure-objectives.png"]
     assert tuple(panels) == toy.OBJECTIVES
