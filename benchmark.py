@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -179,24 +180,27 @@ def beside_other_programs() -> None:
     """Print the second table."""
     print(f"{'steps a second':32}" + "".join(f"{threads:>16}" for threads in THREADS))
     for name in SCRIPTS:
-        groups = [[subprocess.Popen([sys.executable, __file__, name], env=os.environ | settings,
-                                    text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-                   for _ in range(count)] for count, settings in THREADS.values()]
-        programs = [program for group in groups for program in group]
-        busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-        try:
-            for program in programs:
-                os.waitpid(program.pid, os.WUNTRACED)  # it is ready
-            for neighbor, to_do in (("alone", signal.SIGSTOP), ("one core busy", signal.SIGCONT)):
-                busy.send_signal(to_do)
+        with ExitStack() as stack:
+            def start(*arguments: str, **settings: str) -> subprocess.Popen:
+                program = subprocess.Popen(
+                    [sys.executable, *arguments], env=os.environ | settings, text=True,
+                    stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+                stack.callback(program.wait)
+                stack.callback(program.kill)  # a stopped program would stay for ever
+                return program
+
+            groups = []
+            for count, settings in THREADS.values():
+                groups.append([start(__file__, name, **settings) for _ in range(count)])
+                for program in groups[-1]:
+                    os.waitpid(program.pid, os.WUNTRACED)  # until it is ready
+            for neighbor in ("alone", "one core busy"):
+                if neighbor != "alone":
+                    start("-c", "while True: pass")
                 rounds = [[measure(group) for group in groups] for _ in range(ROUNDS)]
                 print(f"{name + ', ' + neighbor:32}"
                       + "".join(f"{statistics.median(rates):16.1f}" for rates in zip(*rounds)),
                       flush=True)
-        finally:  # a stopped program would stay for ever
-            for program in (*programs, busy):
-                program.kill()
-                program.wait()
 
 
 if __name__ == "__main__":
