@@ -164,7 +164,7 @@ def be_measured(name: str) -> None:
         torch.zeros(len(queries), dtype=torch.long), torch.zeros(len(queries)))
     os.chdir(HERE)  # where data/ is
     with tempfile.TemporaryDirectory() as folder:
-        script.train(replace(script.Options(), epochs=10**6), Path(folder) / "run")
+        script.train(replace(script.Options(), epochs=1000), Path(folder) / "run")
 
 
 def measure(programs: list[subprocess.Popen]) -> float:
