@@ -1,6 +1,6 @@
 """How fast the scripts train: beside the usual loop, and with another program beside them.
 
-`python benchmark.py` prints two tables, in about 20 minutes. Nothing else should run meanwhile.
+`python benchmark.py` prints two tables, in about 40 minutes. Nothing else should run meanwhile.
 
 1. An epoch of binarygan.py beside the loop of most GAN repositories: a DataLoader that transforms
    image by image, the generator's graph built (and thrown away) in the critic step, gradients
