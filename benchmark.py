@@ -5,12 +5,12 @@
 1. An epoch of binarygan.py beside the loop of most GAN repositories: a DataLoader that transforms
    image by image, the generator's graph built (and thrown away) in the critic step, gradients
    accumulated where nobody wants them, Adam without its fused kernel, `.item()` in every step.
-   Networks, objective, minibatch size and number of steps are the same. Both train in turn, five
+   Networks, objective, minibatch size and number of steps are the same. Both train in turn, seven
    times; the ratio of the median times counts.
 2. Steps a second of each script with one thread, with two threads that spin while they wait
    (PyTorch's default on Linux), and with two that sleep (OMP_WAIT_POLICY=passive, which the scripts
-   set): alone, and beside a program that keeps one core busy. The last column is the sum of two
-   trainings with one thread each, as `--paper --jobs 2` runs them.
+   set; gan_toy.py sets one thread): alone, and beside a program that keeps one core busy. The last
+   column is the sum of two trainings with one thread each, as `--paper --jobs 2` runs them.
 """
 
 import importlib
@@ -35,10 +35,10 @@ from torchvision.datasets import MNIST
 import binarygan
 import common
 
-ROUNDS = 5
+ROUNDS = 7
 IMAGES = 6_400  # in an epoch: 100 generator and 500 critic steps
 CRITIC_STEPS = 5
-SECONDS = 3.0  # of each measurement of the second table
+SECONDS = 2.0  # of each measurement of the second table
 HERE = Path(__file__).resolve().parent
 SCRIPTS = ("gan_toy", "wgan_gp_binary_seed", "binarygan", "infogan", "bigan", "cbigan",
            "recurrent_disc", "bigran")
@@ -47,6 +47,7 @@ THREADS = {  # number of programs, and what they are told
     "two that spin": (1, {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "active"}),
     "two that sleep": (1, {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}),
     "two programs": (2, {"OMP_NUM_THREADS": "1"})}
+BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"  # ends with us
 
 
 # ---- the usual loop -----------------------------------------------------------------------------
@@ -196,10 +197,10 @@ def beside_other_programs() -> None:
                     os.waitpid(program.pid, os.WUNTRACED)  # until it is ready
             for neighbor in ("alone", "one core busy"):
                 if neighbor != "alone":
-                    start("-c", "while True: pass")
+                    start("-c", BUSY)
                 rounds = [[measure(group) for group in groups] for _ in range(ROUNDS)]
                 print(f"{name + ', ' + neighbor:32}"
-                      + "".join(f"{statistics.median(rates):16.1f}" for rates in zip(*rounds)),
+                      + "".join(f"{statistics.median(rates):16.3g}" for rates in zip(*rounds)),
                       flush=True)
 
 
