@@ -25,7 +25,7 @@ weights of D instead of using the penalty; gan is the non-saturating GAN of equa
     figure 3  samples, preactivations    python binarygan.py --neuron sbn    figure3-*.png
     figure 4  their histogram            python binarygan.py --neuron dbn    figure4-*.png
     figure 5  real values binarized      python binarygan.py --neuron real   figure5-*.png
-    figures 3 to 8, all experiments      python binarygan.py --paper         figure3 to figure8
+    figures 3 to 8, all experiments      python reproduce.py binarygan       figure3 to figure8
 
 Where this differs from the paper or the authors' code (see docs/binarygan.md)
 - No batch normalization in G: the authors' code has it, but never in training mode (--norm batch).
@@ -41,7 +41,7 @@ Where this differs from the paper or the authors' code (see docs/binarygan.md)
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 if __name__ == "__main__":  # before torch: waiting threads that spin slow down all else
@@ -65,6 +65,7 @@ SAMPLES = 10_000  # generated images that the evaluation counts
 class Options:
     """Default, accepted values and meaning of each; raises ValueError where one is not accepted."""
 
+    script = "binarygan.py"
     neuron: str = option("sbn", ("sbn", "dbn", "real"), "G's output: binary neurons, or a sigmoid")
     objective: str = option("wgan-gp", ("gan", "wgan", "wgan-gp"), "what D and G minimize")
     arch: str = option("mlp", ("mlp", "cnn"), "networks")
@@ -73,9 +74,10 @@ class Options:
     epochs: int = option(20, (1, 10**6), "an epoch has a generator step for each minibatch")
     batch_size: int = option(64, (2, 60_000), "images in a minibatch")
     lr: float = option(1e-4, (1e-9, 10), "learning rate")
-    train_size: int = option(60_000, (2, 60_000), "train on the first N training images")
-    seed: int = option(0, (0, 10**9), "of weights, minibatches and noise")
+    train_size: int = option(0, (0, 10**9), "train on the first N training images; 0: all")
+    seed: int = option(0, (0, 4000), "of weights, minibatches and noise")
     device: str = option("auto", ("auto", "cpu", "cuda", "mps"), "auto is cuda, else cpu")
+    dataset: str = option("MNIST", common.DATASETS, "images in DATA/DATASET/raw")
     data: str = option("data", (), "folder of the data set")
 
     def __post_init__(self):
@@ -293,69 +295,29 @@ def evaluate(images: Tensor, p: Tensor, train_x: Tensor, train_y: Tensor, test_x
             **common.label_statistics((images > 0.5).float(), train_x, train_y, test_x, test_y)}
 
 
-def side_by_side(drawn: dict[str, tuple[Tensor, Tensor]], path: Path, across: int) -> None:
-    """For each title a panel of samples, and one of their preactivated outputs, as in figure 3."""
-    panels = {}
-    for title, (images, p) in drawn.items():
-        panels |= {f"{title}, samples": images[:64], f"{title}, preactivated": p[:64]}
-    common.save_panels(panels, path, across, [title for title in panels if "preactivated" in title])
-
-
-def save_figures_3_to_5(drawn: dict[str, tuple[Tensor, Tensor]], out: Path) -> None:
-    """Experiments I and II, the neurons, from their samples and preactivated outputs."""
-    side_by_side({title: drawn[title] for title in ("DBN", "SBN")}, out / "figure3-neurons.png", 2)
-    save_histograms({title: p for title, (_, p) in drawn.items()}, out / "figure4-histograms.png")
-    common.save_panels(binarizations(drawn["real"][1][:64], 0), out / "figure5-binarized.png", 3)
-
-
-def save_figures_6_and_8(drawn: dict[str, tuple[Tensor, Tensor]], out: Path) -> None:
-    """Experiment III, the objectives."""
-    common.save_panels({title: drawn[title][0][:64] for title in ("GAN", "WGAN")},
-                       out / "figure6-gan-wgan.png", 2)
-    side_by_side(drawn, out / "figure8-objectives.png", 4)
-
-
-def save_figure_7(drawn: dict[str, tuple[Tensor, Tensor]], out: Path) -> None:
-    """Experiment IV, the CNN."""
-    real = binarizations(drawn["real"][1][:64], 0)
-    panels = {neuron: drawn[neuron][0][:64] for neuron in ("DBN", "SBN")}
-    panels |= {f"real, {title}": real[title] for title in ("threshold 0.5", "Bernoulli")}
-    common.save_panels(panels, out / "figure7-cnn.png", 4)
-
-
 # ---- run ----------------------------------------------------------------------------------------
 
 
-def configuration(options: Options) -> str:
-    """The name of a run: what makes it different from the others of the paper."""
-    return (f"{options.neuron}-{options.objective}-{options.arch}-{options.norm}"
-            f"-seed{options.seed}")
+METRICS = ("generator_step", "d_loss", "g_loss", "estimate")
 
 
-def build(options: Options, device: torch.device) -> dict:
-    """Networks and optimizers, new, by the names they have in checkpoint.pt."""
+def train(options: Options, out: str | Path, resume: bool = False) -> dict:
+    """Train in the new folder `out`, or continue the run that is there; return the results."""
+    out, device = Path(out), common.pick_device(options.device)
+    train_x, train_y, test_x, test_y = common.load_images(
+        options.data, options.dataset, options.train_size, device)
+    train_x, test_x = (train_x > 0).float(), (test_x > 0).float()  # section 4.1
+
     torch.manual_seed(options.seed)
     G = generator(options.arch, options.norm)
     # a normalized critic's score would depend on the minibatch; the penalty would miss its slope
     D = discriminator(options.arch, options.norm if options.objective == "gan" else "none")
     for network in (G, D):
         network.to(device, memory_format=torch.channels_last)  # convolutions 1.2x faster on CPU
-    return {"G": G, "D": D, "opt_g": optimizer(G, options.lr, options.objective),
-            "opt_d": optimizer(D, options.lr, options.objective)}
-
-
-def train(options: Options, out: Path) -> dict:
-    """Begin or continue the run in `out`, or just return its results where it has finished."""
-    if results := common.finished(options, out):
-        return results
-    device = common.pick_device(options.device)
-    train_x, train_y, test_x, test_y = common.mnist(options.data, device)
-    train_x, train_y = train_x[: options.train_size], train_y[: options.train_size]
-    train_x, test_x = (train_x > 0).float(), (test_x > 0).float()  # section 4.1
-
-    state = build(options, device)
-    G, D, opt_g, opt_d = (state[name] for name in ("G", "D", "opt_g", "opt_d"))
-    first, log, seconds = common.begin(options, out, state, device)
+    opt_g = optimizer(G, options.lr, options.objective)
+    opt_d = optimizer(D, options.lr, options.objective)
+    state = {"G": G, "D": D, "opt_g": opt_g, "opt_d": opt_d}
+    start_epoch, log, seconds = common.begin(out, options, state, device, resume)
 
     def samples_after(epochs: int, count: int) -> tuple[Tensor, Tensor]:
         slope = options.anneal ** max(0, epochs - 1)
@@ -364,86 +326,62 @@ def train(options: Options, out: Path) -> dict:
     def draw(epochs: int) -> None:
         common.save_grid(samples_after(epochs, 64)[0], out / "samples" / f"epoch-{epochs:03}.png")
 
-    draw(first)
+    draw(start_epoch)
     n = len(train_x) // options.batch_size  # generator steps in an epoch
-    done, total = (sum(map(critic_steps, range(epochs * n))) for epochs in (first, options.epochs))
-    with tqdm(total=total, initial=done, desc=out.name, unit=" critic steps") as bar:
-        for epoch in range(first, options.epochs):
-            start, steps = time.perf_counter(), range(epoch * n, (epoch + 1) * n)
-            torch.manual_seed(1_000_000 * (options.seed + 1) + epoch)  # all that an epoch needs
-            losses = train_epoch(
-                G, D, opt_g, opt_d, common.minibatches(train_x, options.batch_size), steps,
-                options.anneal**epoch, options.neuron, options.objective)
-            for row in common.mean_losses(losses, steps, bar, critic_steps):
-                log.append(row)
+    done, total = (sum(map(critic_steps, range(epochs * n)))
+                   for epochs in (start_epoch, options.epochs))
+    bar = tqdm(total=total, initial=done, desc=out.name, unit=" critic steps")
+    for epoch in range(start_epoch, options.epochs):
+        start, steps, rows = time.perf_counter(), range(epoch * n, (epoch + 1) * n), []
+        torch.manual_seed(1_000_000 * (options.seed + 1) + epoch)  # all that an epoch needs
+        batches = common.minibatches(train_x, options.batch_size)
+        for step, losses in zip(steps, train_epoch(G, D, opt_g, opt_d, batches, steps,
+                                                   options.anneal**epoch, options.neuron,
+                                                   options.objective)):
+            rows.append(losses)
+            bar.update(critic_steps(step))
+            if len(rows) == 50 or step == steps[-1]:
+                log.append([step + 1, *common.mean_losses(rows, epoch + 1)])
+                rows = []
                 bar.set_postfix_str("epoch {}/{}, D {:.3f}, G {:.3f}, estimate {:.3f}".format(
-                    epoch + 1, options.epochs, *row[1:]))
-            seconds += time.perf_counter() - start
-            common.save_checkpoint(options, out, state, epoch + 1, log, seconds)
-            draw(epoch + 1)
+                    epoch + 1, options.epochs, *log[-1][1:]))
+        seconds += time.perf_counter() - start
+        common.save_checkpoint(out, options, state, epoch=epoch + 1, log=log, seconds=seconds)
+        common.save_csv(METRICS, log, out / "metrics.csv")
+        draw(epoch + 1)
+    bar.close()
 
     images, p = samples_after(options.epochs, SAMPLES)
-    save_figures(options, out, log, images, p)
-    results = common.parameter_counts(state) | evaluate(images, p, train_x, train_y, test_x, test_y)
+    save_figures(options.neuron, options.objective, log, images, p, out)
+    results = evaluate(images, p, train_x, train_y, test_x, test_y)
     if options.objective == "wgan-gp":  # with clipping the scale of D is not known
         fake = mean_score(D, images)
         results |= {"wasserstein_train": mean_score(D, train_x) - fake,
                     "wasserstein_test": mean_score(D, test_x) - fake}
-    return common.save_results(options, out, results, device, seconds)
+    return common.save_results(out, options, results | common.parameter_counts(state), device,
+                               seconds)
 
 
-def save_figures(options: Options, out: Path, log: list, images: Tensor, p: Tensor) -> None:
-    """metrics.csv, losses.png, training.gif and the paper's figures of one run."""
-    common.save_csv(("generator_step", "d_loss", "g_loss", "estimate"), log, out / "metrics.csv")
+def save_figures(neuron: str, objective: str, log: list, images: Tensor, p: Tensor,
+                 out: Path) -> None:
+    """losses.png, training.gif and the paper's figures of one run."""
     steps, d_loss, g_loss, estimate = zip(*log)
     common.save_curves({"losses": {"D": (steps, d_loss), "G": (steps, g_loss)},
-                        "E[D(x)] - E[D(G(z))]": {options.objective: (steps, estimate)}},
+                        "E[D(x)] - E[D(G(z))]": {objective: (steps, estimate)}},
                        out / "losses.png", "generator step")
-    common.save_gif(list((out / "samples").glob("epoch-*.png")), out / "training.gif")
+    common.save_gif((out / "samples").glob("epoch-*.png"), out / "training.gif")
     common.save_panels({"samples": images[:64], "preactivated outputs": p[:64]},
                        out / "figure3-samples.png", 2, ("preactivated outputs",))
-    save_histograms({options.neuron: p}, out / "figure4-histogram.png")
-    if options.neuron == "real":
-        common.save_panels(binarizations(p[:64], options.seed), out / "figure5-binarized.png", 3)
-
-
-NEURONS = {"DBN": {"neuron": "dbn"}, "SBN": {"neuron": "sbn"}, "real": {"neuron": "real"}}
-OBJECTIVES = {name.upper(): {"objective": name} for name in ("gan", "wgan", "wgan-gp")}
-EXPERIMENTS = [  # of the paper: how their trainings differ from the options, and their figures
-    (NEURONS, save_figures_3_to_5),
-    (OBJECTIVES
-     | {f"{name}, batch norm": change | {"norm": "batch"} for name, change in OBJECTIVES.items()}
-     | {f"{name}, seed {seed}": change | {"seed": seed}
-        for seed in (1, 2) for name, change in OBJECTIVES.items()}, save_figures_6_and_8),
-    ({name: change | {"arch": "cnn"} for name, change in NEURONS.items()}, save_figure_7),
-]
-
-
-def paper(options: Options, out: Path, jobs: int) -> None:
-    """Experiments I to IV, each with its figures and the table of all runs so far."""
-    rows = []
-    for changes, save in EXPERIMENTS:
-        runs = {title: replace(options, **change) for title, change in changes.items()}
-        folders = {title: out / configuration(run) for title, run in runs.items()}
-        rows += common.train_all(train, {folders[title]: run for title, run in runs.items()}, jobs)
-        save({title: load_samples(run, folders[title]) for title, run in runs.items()
-              if run.seed == 0}, out)
-        common.save_table(rows, out / "results.csv", (
-            "epochs", "histogram_first_bin", "histogram_last_bin", "digits", "kl",
-            "median_distance", "training_seconds"))
-
-
-def load_samples(options: Options, out: Path) -> tuple[Tensor, Tensor]:
-    """The samples that the evaluation of a finished run counts, and their preactivated outputs."""
-    saved, G = common.read_checkpoint(Options, out), generator(options.arch, options.norm)
-    G.load_state_dict(saved["G"])
-    return sample(G, SAMPLES, options.anneal ** (saved["epoch"] - 1), options.neuron, options.seed)
+    save_histograms({neuron: p}, out / "figure4-histogram.png")
+    if neuron == "real":
+        common.save_panels(binarizations(p[:64], 0), out / "figure5-binarized.png", 3)
 
 
 def main(argv: list[str] | None = None) -> None:
     """The program: status 0, 1 (data, disk or losses), 2 (options), 130 (Ctrl-C)."""
-    common.run_program(Options, train, configuration, argv, paper,
-                       varied=("neuron", "objective", "arch", "norm", "seed"))
+    options, out, resume = common.parse_args(Options, __doc__, argv)
+    with common.exit_status(options, out):
+        train(options, out, resume)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every script needs and no paper is about: MNIST as tensors, plots, and the program around.
+"""What every script needs and no paper is about: images as tensors, measures, pictures, runs.
 
 Images are rows of 784 floats in [0, 1] (28 x 28, row by row, 0 is black) wherever they go.
 """
@@ -6,36 +6,19 @@ Images are rows of 784 floats in [0, 1] (28 x 28, row by row, 0 is black) wherev
 import argparse
 import csv
 import gzip
-import hashlib
 import io
 import json
 import math
-import multiprocessing
 import os
 import shlex
-import signal
 import sys
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, field, fields
 from datetime import datetime
-from functools import partial, partialmethod
-from http.client import HTTPException
-from multiprocessing import SimpleQueue
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.request import urlopen
-
-if "matplotlib" not in sys.modules and "MPLBACKEND" in os.environ:
-    # Jupyter names its backend there for every program that it starts; where that backend is not
-    # installed, matplotlib refuses to be imported. We only write files and need none.
-    backend = os.environ.pop("MPLBACKEND")
-    import matplotlib
-    os.environ["MPLBACKEND"] = backend
-    with suppress(ValueError):
-        matplotlib.rcParams["backend"] = backend  # for a notebook, as if nothing had been
 
 import torch
 from matplotlib.figure import Figure
@@ -44,111 +27,89 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
-FILES = {  # of MNIST, and the MD5 checksum of what is in each
-    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
-}
-SILENCE = 20  # seconds after which we give up a mirror that does not answer
+DATASETS = ("MNIST", "FashionMNIST", "KMNIST")
+FREE = ("epochs", "device", "data")  # options in which a continued run may differ
+
+# ---- data ---------------------------------------------------------------------------------------
 
 
-def mnist(root: str | Path, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """MNIST, whole, on the device: it fits anywhere, and a minibatch is then one index.
+def load_images(root: str | Path = "data", dataset: str = "MNIST", train_size: int = 0,
+                device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A data set, whole, on the device: it fits anywhere, and a minibatch is then one index.
 
-    Returns train_x (60000, 784), train_y (60000,), test_x (10000, 784), test_y (10000,).
-    The files are in MNIST/raw below `root`, here or beside common.py. Those missing are downloaded.
-    Another data set under their names, such as Fashion-MNIST, is used with a warning. Raises
-    OSError, naming the file, where one is missing, damaged, or does not fit.
+    Returns train_x (N, 784), train_y (N,), test_x (M, 784), test_y (M,); of the training images all
+    or, where it is not 0, the first train_size. Raises OSError where a file is missing or damaged.
     """
-    raw = Path(root) / "MNIST" / "raw"
-    if not raw.exists() and (Path(__file__).parent / raw).exists():
+    raw, may_download = Path(root, dataset, "raw"), str(root) == "data"
+    if may_download and not raw.exists() and "__file__" in globals():
         raw = Path(__file__).parent / raw
-    missing = [raw / f"{name}.gz" for name in FILES
-               if not (raw / f"{name}.gz").exists() and not (raw / name).exists()]
-    if missing:
-        print(f"downloading {', '.join(path.name for path in missing)}", flush=True)
-    for path in missing:
-        download(path)
-
     tensors = []
-    for part in (f"{raw}/train", f"{raw}/t10k"):
-        x = read_idx(Path(f"{part}-images-idx3-ubyte"), 3)
-        y = read_idx(Path(f"{part}-labels-idx1-ubyte"), 1)
-        if x.shape[1:] != (28, 28) or len(x) != len(y) or y.max() > 9:
-            raise OSError(f"{part}-*: {len(x)} images of {x.shape[1]} x {x.shape[2]} pixels, "
-                          f"{len(y)} labels up to {y.max()}; the programs need images of 28 x 28 "
-                          "pixels and as many labels from 0 to 9")
-        tensors += [(x.flatten(1).float() / 255).to(device), y.long().to(device)]
+    for part in ("train", "t10k"):
+        x, y = (read_idx(raw / f"{part}-{name}-ubyte.gz", dataset, may_download)
+                for name in ("images-idx3", "labels-idx1"))
+        if x.shape[1:] != (28, 28) or y.shape != x.shape[:1] or y.max() > 9:
+            raise OSError(f"{raw}/{part}-*: the shapes are {tuple(x.shape)} and {tuple(y.shape)}, "
+                          f"labels up to {y.max()}; accepted: images of 28 x 28, labels 0 to 9")
+        size = train_size if part == "train" and train_size else len(x)
+        tensors += [(x[:size].flatten(1).float() / 255).to(device), y[:size].long().to(device)]
     return tuple(tensors)
 
 
-def read_idx(path: Path, dimensions: int) -> Tensor:
-    """The unsigned bytes in an idx file, or in the .gz file beside it, which goes first.
+def read_idx(path: Path, dataset: str, may_download: bool) -> Tensor:
+    """The unsigned bytes in a packed idx file, whose name tells the number of dimensions.
 
     The layout: 0, 0, 8, number of dimensions; the sizes, four bytes each; the values.
     """
-    expected, start = FILES[path.name], 4 + 4 * dimensions
-    if path.with_name(f"{path.name}.gz").exists():
-        path = path.with_name(f"{path.name}.gz")
-    content = path.read_bytes()
+    if not path.exists() and not may_download:
+        raise OSError(f"{path} is missing; --data must have the four .gz files of {dataset} there")
+    if not path.exists():
+        download(path, dataset)
     try:
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
+        content = gzip.decompress(path.read_bytes())
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise OSError(f"{path} is damaged: {error}") from None
+    dimensions = int(path.name[path.name.index("idx") + 3])
+    start = 4 + 4 * dimensions
     sizes = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
-    values = len(content) - start
-    if content[:4] != bytes([0, 0, 8, dimensions]) or math.prod(sizes) != values or values == 0:
-        raise OSError(f"{path} is damaged, or no idx file: {len(content)} bytes in it do not make "
-                      f"an array in {dimensions} dimensions")
-    if md5(content) != expected:
-        tqdm.write(f"warning: {path} is not MNIST's (its checksum differs); this program goes on "
-                   "with it", sys.stderr)
+    if content[:4] != bytes([0, 0, 8, dimensions]) or not 0 < math.prod(sizes) == len(
+            content) - start:
+        raise OSError(f"{path} is damaged, or no idx file of {dimensions} dimensions")
     return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).view(sizes)
 
 
-def download(path: Path) -> None:
+def download(path: Path, dataset: str) -> None:
     """Fetch one of the .gz files from torchvision's mirrors, whole or not at all."""
-    from torchvision.datasets import MNIST  # importing it takes as long as torch: where needed
+    from torchvision import datasets  # importing it takes as long as torch: where needed
 
-    for mirror in MNIST.mirrors:
-        try:
-            with urlopen(mirror + path.name, timeout=SILENCE) as answer:
-                packed = answer.read(10_000_000)  # none of the files is larger
-            if md5(gzip.decompress(packed)) == FILES[path.stem]:
-                break
-            reason = "another file under its name"
-        except (OSError, EOFError, zlib.error, HTTPException) as error:
-            reason = error
-    else:
-        raise OSError(f"{path} is missing, and no mirror has it ({reason}): put the four MNIST .gz "
-                      f"files into {path.parent}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=path.parent) as folder:
-        part = Path(folder) / path.name
-        part.write_bytes(packed)
-        if not path.exists():  # another program may have been faster
-            os.replace(part, path)
-
-
-def md5(content: bytes) -> str:
-    """The checksum that everyone uses for MNIST."""
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+    source, reason = getattr(datasets, dataset), None
+    with TemporaryDirectory() as folder:
+        for mirror in source.mirrors:
+            try:
+                datasets.utils.download_url(mirror + path.name, folder,
+                                            md5=dict(source.resources)[path.name])
+                return write_whole(path, Path(folder, path.name).read_bytes())
+            except (OSError, RuntimeError) as error:
+                reason = error
+    raise OSError(f"{path} is missing, and no mirror has it ({reason}): put the four .gz files of "
+                  f"{dataset} into {path.parent}")
 
 
 def minibatches(x: Tensor, batch_size: int,
                 generator: torch.Generator | None = None) -> Iterator[Tensor]:
     """Minibatches of the rows of x without end, in another random order in every pass.
 
-    What is left over at the end of a pass, fewer rows than a minibatch, is skipped.
+    What is left over at the end of a pass, fewer rows than a minibatch, is skipped. Raises OSError
+    where that is all: then the data are too few.
     """
     if len(x) < batch_size:
-        raise ValueError(f"{len(x)} rows do not fill a minibatch of {batch_size}")
+        raise OSError(f"{len(x)} training images do not fill a minibatch of {batch_size}")
     while True:
         order = torch.randperm(len(x), generator=generator, device=x.device)
         for indices in order.split(batch_size)[: len(x) // batch_size]:
             yield x[indices]
+
+
+# ---- measures -----------------------------------------------------------------------------------
 
 
 def nearest(queries: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,6 +154,9 @@ def label_statistics(images: Tensor, train_x: Tensor, train_y: Tensor, test_x: T
     }
 
 
+# ---- pictures -----------------------------------------------------------------------------------
+
+
 def save_grid(images: Tensor, path: Path, columns: int = 8) -> None:
     """Write images (N, 784) as one plain picture, twice their size."""
     from torchvision.utils import save_image
@@ -235,7 +199,8 @@ def save_panels(panels: dict[str, Tensor], path: Path, across: int,
     for axes, (title, images) in zip(figure.axes, panels.items()):
         tiles = make_grid(images.cpu().view(-1, 1, 28, 28), columns, pad_value=float("nan"))[0]
         color = title in in_color
-        shown = axes.imshow(tiles.numpy(), cmap="viridis" if color else "gray", vmin=0, vmax=1)
+        shown = axes.imshow(tiles.numpy(), vmin=0, vmax=1, interpolation="nearest",
+                            cmap="viridis" if color else "gray")
         axes.set_title(title, fontsize=10)
         if color:
             figure.colorbar(shown, ax=axes, shrink=0.8)
@@ -277,17 +242,12 @@ def save_scatter(panels: dict[str, Tensor], labels: Tensor, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-# ---- programs -----------------------------------------------------------------------------------
-# What every script does around its paper: options, files that are whole, runs side by side.
-
-FREE = ("epochs", "device", "data")  # options in which a continued run may differ
+# ---- options and checkpoints --------------------------------------------------------------------
+# Options is a script's dataclass of `option` fields, with the script's name as Options.script.
 
 
 def option(default: str | int | float, accepted: tuple, meaning: str):
-    """A field of a script's Options: a dataclass, from which its command line is made.
-
-    `accepted` holds the accepted words, or the lowest and the highest number; () is any text.
-    """
+    """A field of Options. `accepted`: the words, or lowest and highest number; () is any text."""
     return field(default=default, metadata={"accepted": accepted, "meaning": meaning})
 
 
@@ -300,130 +260,177 @@ def check_options(options) -> None:
     """Raise ValueError, naming the option and what is accepted, where a value is not accepted."""
     for item in fields(options):
         value, accepted = getattr(options, item.name), item.metadata["accepted"]
-        if isinstance(item.default, str):
-            good, wanted = not accepted or value in accepted, f"one of {', '.join(accepted)}"
-        else:
-            whole, (low, high) = isinstance(item.default, int), accepted
-            good = isinstance(value, int if whole else (int, float)) and low <= value <= high
-            wanted = f"a {'whole number' if whole else 'number'} from {low} to {high}"
+        good, wanted = not accepted or value in accepted, f"one of {', '.join(map(str, accepted))}"
+        if not isinstance(item.default, str):
+            kind, wanted = (int, "a whole number") if isinstance(item.default, int) else (
+                (int, float), "a number")
+            good = isinstance(value, kind) and accepted[0] <= value <= accepted[1]
+            wanted += f" from {accepted[0]} to {accepted[1]}"
         if not good:
             raise ValueError(f"{flag(item.name)}: {value!r} is not {wanted}")
-    if getattr(options, "batch_size", 0) > getattr(options, "train_size", math.inf):
+    if 0 < getattr(options, "train_size", 0) < options.batch_size:
         raise ValueError(f"--batch-size: {options.batch_size} is more than --train-size "
                          f"{options.train_size}")
-    if (options.device == "cuda" and not torch.cuda.is_available()
-            or options.device == "mps" and not torch.backends.mps.is_available()):
+    if options.device != "auto" and not getattr(torch, options.device).is_available():
         raise ValueError(f"--device: there is no {options.device} here; accepted: auto, cpu")
+
+
+def parse_args(Options: type, doc: str, argv: list[str] | None) -> tuple:
+    """Options, the run's folder, and whether to continue the run in it, from the command line.
+
+    A bad option ends the program with status 2 and one line, before anything is created.
+    """
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # where it was closed: bars need one
+    parser = argparse.ArgumentParser(Options.script, f"python {Options.script} [options]", doc,
+                                     allow_abbrev=False, argument_default=argparse.SUPPRESS,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    for item in fields(Options):
+        kind, accepted = type(item.default), item.metadata["accepted"]
+        parser.add_argument(flag(item.name), type=kind, metavar={int: "N", float: "X"}.get(
+            kind, "|".join(map(str, accepted)) or "DIR"),
+            help=f"{item.metadata['meaning']} (default: {item.default})")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="new folder for the run")
+    if "epochs" in Options.__dataclass_fields__:
+        parser.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in DIR; "
+                            f"only {', '.join(map(flag, FREE))} may differ")
+    # a script pasted whole into a notebook's cell: the notebook's own arguments are not for us
+    given = vars(parser.parse_args([] if argv is None and "ipykernel" in sys.modules else argv))
+    out, old = given.pop("out", None), given.pop("resume", None)
+    moment = datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]  # two in a second are two runs
+    name = "-".join([moment, *(f"{key.replace('_', '-')}-{value}" for key, value in given.items()
+                               if key not in FREE)])
+    try:
+        if old:
+            if out:
+                raise ValueError("--resume: not allowed with --out")
+            saved = read_checkpoint(old, Options.script)
+            names = saved["options"].keys() & Options.__dataclass_fields__.keys()
+            options = Options(**{name: saved["options"][name] for name in names} | given)
+            check_same_run(options, saved, old)
+        else:
+            options = Options(**given)
+            if out and out.exists():
+                raise ValueError(f"--out: {out} exists; name a new folder, or continue the run in "
+                                 f"it with --resume {shlex.quote(str(out))}")
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    return options, old or out or Path("runs", Path(Options.script).stem, name), bool(old)
+
+
+@contextmanager
+def exit_status(options, out: Path) -> Iterator[None]:
+    """End the program with status 1 and one line (data, disk, losses), or with 130 (Ctrl-C)."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        hint = "Interrupted; there was nothing to keep yet."
+        if (out / "checkpoint.pt").exists():
+            program = sys.argv[0] if sys.argv[0].endswith(".py") else options.script
+            hint = ("Interrupted. What is finished is kept. To continue: "
+                    + shlex.join(["python", program, "--resume", str(out)]))
+        print(f"\n{hint}", file=sys.stderr)
+        sys.exit(130)
+    except (OSError, FloatingPointError) as error:
+        sys.exit(f"{options.script}: error: {error}")
 
 
 def pick_device(name: str) -> torch.device:
     """The device of that name; "auto" is cuda where there is one, else cpu."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def script_of(options) -> Path:
-    """The file that the class or instance of Options is from."""
-    module = options.__module__
-    return Path(sys.modules[module].__file__)
+    return torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, whether the disk is full or the program is stopped."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         part.write_bytes(content)
         os.replace(part, path)
-    except OSError as error:
-        raise OSError(f"cannot write {path}: {error.strerror}") from None
     finally:
         part.unlink(missing_ok=True)
-        if not any(path.parent.iterdir()):
-            path.parent.rmdir()
 
 
-def save_checkpoint(options, out: Path, state: dict, epoch: int, log: list, seconds: float,
-                    **more) -> None:
+def save_checkpoint(out: Path, options, state: dict, **numbers) -> None:
     """Write checkpoint.pt: networks and optimizers (`state`, by name), numbers, and options.
 
-    Raises FloatingPointError where a weight is not finite; the last checkpoint stays as it is.
+    Raises FloatingPointError where a weight is not finite, so that the last good one stays.
     """
     for name, part in state.items():
         if isinstance(part, nn.Module) and not all(w.isfinite().all() for w in part.parameters()):
-            raise FloatingPointError(f"a weight of {name} is not finite after epoch {epoch}; {out} "
-                                     f"holds epoch {epoch - 1}")
-    content = {name: part.state_dict() for name, part in state.items()} | more
-    content |= {"epoch": epoch, "log": log, "seconds": seconds, "options": asdict(options),
-                "script": script_of(options).name}
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_whole(out / "checkpoint.pt", buffer.getvalue())
+            raise FloatingPointError(f"a weight of {name} is not finite in epoch "
+                                     f"{numbers['epoch']}; earlier epochs are kept")
+    content = io.BytesIO()
+    torch.save({name: part.state_dict() for name, part in state.items()} | numbers
+               | {"options": asdict(options), "script": options.script}, content)
+    write_whole(out / "checkpoint.pt", content.getvalue())
 
 
-def read_checkpoint(Options: type, out: Path, device: torch.device | str = "cpu") -> dict:
-    """The content of checkpoint.pt. Raises OSError where it is not a whole one of this script."""
+def read_checkpoint(out: str | Path, script: str = "", device: torch.device | str = "cpu") -> dict:
+    """What checkpoint.pt holds. Raises OSError where it is not whole, or not that script's."""
     try:
-        saved = torch.load(out / "checkpoint.pt", map_location=device, weights_only=True)
+        saved = torch.load(Path(out) / "checkpoint.pt", map_location=device, weights_only=True)
+        made_by = saved["script"]
     except Exception:  # what a damaged file raises depends on the damage
-        saved = {}
-    script, names = script_of(Options).name, {item.name for item in fields(Options)}
-    if saved.get("script") != script or saved["options"].keys() != names:
-        by = f"; {saved['script']} made it" if saved.get("script", script) != script else ""
-        raise OSError(f"{out} holds no whole run of {script}{by}")
+        raise OSError(f"{out} holds no whole checkpoint.pt") from None
+    if script and made_by != script:
+        raise OSError(f"{out} holds a run of {made_by}, not of {script}")
     return saved
 
 
-def begin(options, out: Path, state: dict, device: torch.device, **more) -> list:
-    """Write a first checkpoint.pt, or put the one that is there into `state`, and say so.
+def begin(out: Path, options, state: dict, device: torch.device, resume: bool, **more) -> list:
+    """Write a first checkpoint, or, to resume, put the one that is there into `state`.
 
-    Returns epochs done, log, seconds of training, and the values of `more`: 0, [], 0.0 and those
-    given, or what is in checkpoint.pt. Raises OSError where that is not a whole one, has other
-    options, or more epochs.
+    Returns epochs done, log, seconds of training, and `more`: 0, [], 0.0 and those given, or what
+    the checkpoint has. Raises OSError or ValueError where it does not fit, or `out` is not new.
     """
     numbers = {"epoch": 0, "log": [], "seconds": 0.0} | more
-    if (out / "checkpoint.pt").exists():
-        saved = read_checkpoint(type(options), out, device)
-        require_same(options, saved["options"], out)
-        require_epochs(options, saved["epoch"], out)
-        for name, part in state.items():
-            part.load_state_dict(saved[name])
+    if resume:
+        saved = read_checkpoint(out, options.script, device)
+        check_same_run(options, saved, out)
+        try:
+            for name, part in state.items():
+                part.load_state_dict(saved[name])
+        except (RuntimeError, ValueError, KeyError):
+            raise OSError(f"{options.script} has changed since the run in {out} began: its {name} "
+                          "does not fit; begin another run") from None
         numbers = {name: saved[name] for name in numbers}
     else:
-        save_checkpoint(options, out, state, **numbers)
+        require_new(out)
+        save_checkpoint(out, options, state, **numbers)
     (out / "samples").mkdir(exist_ok=True)
-    say(f"{out} on {device} ({torch.get_num_threads()} CPU threads), {numbers['epoch']} of "
-        f"{options.epochs} epochs done")
+    print(f"{out} on {device} ({torch.get_num_threads()} CPU threads), {numbers['epoch']} of "
+          f"{options.epochs} epochs done", flush=True)
     return list(numbers.values())
 
 
-def require_same(options, stored: dict, out: Path) -> None:
-    """Raise FileExistsError where an option that a run keeps is not the one in its folder."""
-    for name, value in asdict(options).items():
-        if name not in FREE and stored[name] != value:
-            raise FileExistsError(f"{flag(name)}: the run in {out} has {stored[name]}, which it "
-                                  "keeps")
+def require_new(out: Path) -> None:
+    """Raise FileExistsError where files are in the folder: another run's must not be lost."""
+    if out.exists() and any(out.iterdir()):
+        raise FileExistsError(f"{out} is not empty; name a new folder, or resume the run in it")
 
 
-def require_epochs(options, done: int, out: Path) -> None:
-    """Raise FileExistsError where more epochs are done than the options have."""
-    if done > options.epochs:
-        raise FileExistsError(f"--epochs: the run in {out} has {done} already")
+def check_same_run(options, saved: dict, out: Path) -> None:
+    """Raise ValueError where the run in `out` cannot go on with these options."""
+    now, before = asdict(options), saved["options"]
+    for name in {**now, **before}:
+        if name not in FREE and now.get(name) != before.get(name):
+            raise ValueError(f"{flag(name)}: the run in {out} has {before.get(name)}, which it "
+                             "keeps" if name in now and name in before else
+                             f"{flag(name)}: {options.script} has changed since the run in {out} "
+                             "began; begin another run")
+    if saved["epoch"] > options.epochs:
+        raise ValueError(f"--epochs: the run in {out} has {saved['epoch']} already")
 
 
-def finished(options, out: Path) -> dict | None:
-    """The results of the run in `out`, where it has finished with so many epochs, else None.
+def mean_losses(rows: list[Tensor], epoch: int) -> list[float]:
+    """The means of the losses (K,) of some steps. Raises FloatingPointError where not finite.
 
-    Raises FileExistsError where it has other options.
+    Losses are read some fifty steps at a time: at every step an accelerator would have to wait.
     """
-    try:
-        results = json.loads((out / "results.json").read_text())
-        stored = {name: results[name] for name in asdict(options)}
-    except (OSError, ValueError, LookupError, TypeError):  # none, or not whole
-        return None
-    require_same(options, stored, out)
-    return results if stored.get("epochs") == getattr(options, "epochs", None) else None
+    means = torch.stack(rows).mean(0).tolist()
+    if not all(map(math.isfinite, means)):
+        raise FloatingPointError(f"a loss is not finite in epoch {epoch}; earlier epochs are kept")
+    return means
 
 
 def parameter_counts(state: dict) -> dict:
@@ -432,21 +439,20 @@ def parameter_counts(state: dict) -> dict:
             for name, part in state.items() if isinstance(part, nn.Module)}
 
 
-def save_results(options, out: Path, numbers: dict, device: torch.device, seconds: float) -> dict:
-    """Write results.json: the numbers, the options, and what they were made with; return all.
+def save_results(out: Path, options, numbers: dict, device: torch.device, seconds: float) -> dict:
+    """Write results.json: numbers, options, and what they were made with; print and return all.
 
     What is not a number, as 0 / 0, is null there.
     """
-    def defined(value):
-        if isinstance(value, list):
-            return [defined(item) for item in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    made_with = {"device": str(device), "threads": torch.get_num_threads(),
-                 "torch": torch.__version__, "training_seconds": round(seconds, 1)}
-    results = numbers | asdict(options) | made_with
-    results = {name: defined(value) for name, value in results.items()}
-    write_whole(out / "results.json", json.dumps(results, indent=2, allow_nan=False).encode())
+    results = numbers | asdict(options) | {
+        "device": str(device), "threads": torch.get_num_threads(), "torch": torch.__version__,
+        "training_seconds": round(seconds, 1)}
+    results = json.loads(json.dumps(results), parse_constant=lambda nan: None)
+    write_whole(out / "results.json", json.dumps(results, indent=2).encode())
+    for name, value in results.items():
+        values = value if isinstance(value, list) else [value]
+        print(f"{name:31}", *(f"{v:.4g}" if isinstance(v, float) else v for v in values))
+    print(f"Pictures and numbers: {out}", flush=True)
     return results
 
 
@@ -454,213 +460,3 @@ def save_csv(names: Iterable[str], rows: Iterable[Iterable], path: Path) -> None
     """Write rows under the names of their columns."""
     with open(path, "w", newline="") as file:
         csv.writer(file).writerows([names, *rows])
-
-
-def save_table(rows: list[dict], path: Path, shown: tuple[str, ...]) -> None:
-    """Write the results of several runs as CSV, each run once; print the columns `shown`."""
-    rows = list({row["run"]: row for row in rows}.values())
-    names = list(dict.fromkeys(name for row in rows for name in row))  # in order, each once
-    save_csv(names, ([row.get(name) for name in names] for row in rows), path)
-    cells = [["run", *shown], *([row["run"], *(in_words(row[name]) for name in shown)]
-                                for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    print()
-    for run, *numbers in cells:
-        numbers = [number.rjust(width) for number, width in zip(numbers, widths[1:])]
-        print(run.ljust(widths[0]), *numbers, sep="  ")
-
-
-def mean_losses(losses: Iterator[Tensor], steps: range, bar: tqdm,
-                units: Callable[[int], int] = lambda step: 1) -> Iterator[list[float]]:
-    """Read the losses of an epoch's steps, some fifty at a time: until then they stay where they
-    are, and an accelerator need not wait.
-
-    Yields [number of the last step, from 1, means of the losses]. Step i counts units(i) on the
-    bar. Raises FloatingPointError where a loss is not finite, OSError where there is no step.
-    """
-    if not steps:
-        raise OSError("the data have fewer images than a minibatch")
-    rows = []
-    for step, row in zip(steps, losses):
-        rows.append(row)
-        bar.update(units(step))
-        if len(rows) == 50 or step == steps[-1]:
-            means = torch.stack(rows).mean(0).tolist()
-            if not all(map(math.isfinite, means)):
-                epoch = steps.start // len(steps) + 1
-                raise FloatingPointError(f"a loss is not finite in steps {step + 2 - len(rows)} to "
-                                         f"{step + 1} (epoch {epoch}); earlier epochs are kept")
-            yield [step + 1, *means]
-            rows = []
-
-
-def begin_process(slots: SimpleQueue, lock) -> None:
-    """One of the processes of train_all: one thread, a line of its own for its bars."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends the others
-    torch.set_num_threads(1)
-    sys.stdout = open(os.devnull, "w")
-    tqdm.set_lock(lock)
-    tqdm.__init__ = partialmethod(tqdm.__init__, position=slots.get(), leave=False)
-
-
-def train_all(train: Callable, runs: dict[Path, object], jobs: int) -> Iterator[dict]:
-    """Train runs, options by folder, `jobs` at a time; yield their results as rows of a table.
-
-    With one job they train in this process, else in processes of one thread each, and rows come as
-    the runs end. An error in one is printed with its name and leaves the others alone; at the end
-    it raises ChildProcessError.
-    """
-    pool, failed, lock = None, [], tqdm.get_lock()
-    try:
-        if jobs == 1:
-            ended = ((out, partial(train, options, out)) for out, options in runs.items())
-        else:
-            context = multiprocessing.get_context("spawn")
-            slots = context.SimpleQueue()
-            for slot in range(jobs):
-                slots.put(slot + 1)
-            tqdm.set_lock(context.RLock())  # the bars of all processes take turns
-            pool = ProcessPoolExecutor(jobs, context, begin_process, (slots, tqdm.get_lock()))
-            futures = {pool.submit(train, options, out): out for out, options in runs.items()}
-            ended = ((futures[future], future.result) for future in as_completed(futures))
-        for out, result in tqdm(ended, "all runs", len(runs), unit=" runs", disable=jobs == 1):
-            try:
-                yield {"run": out.name} | result()
-            except (OSError, FloatingPointError, BrokenExecutor) as error:
-                tqdm.write(f"{out.name}: error: {error}", sys.stderr)
-                failed.append(out.name)
-    finally:
-        if pool:
-            for process in multiprocessing.active_children():
-                process.terminate()
-            pool.shutdown(cancel_futures=True)
-            tqdm.set_lock(lock)
-    if failed:
-        raise ChildProcessError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}")
-
-
-def parse_args(Options: type, configuration: Callable, argv: list[str] | None, resume: bool,
-               varied: tuple[str, ...] | None, paper_arguments: dict,
-               paper_check: Callable | None) -> argparse.Namespace:
-    """The command line: options, out, paper, jobs, command, and the arguments of paper by name.
-
-    A bad one ends the program with status 2 and one line. `varied` are the options whose values
-    --paper goes through; None where there is no --paper.
-    """
-    script = script_of(Options)
-    command = shlex.join(["python", os.path.relpath(script)])
-    title, *lines = sys.modules[Options.__module__].__doc__.splitlines()
-    examples = [line for line in lines if f"python {script.name}" in line]  # figure, command, file
-    parser = argparse.ArgumentParser(
-        prog=script.name, usage=f"python {script.name} [options]", description=title,
-        epilog="\n".join(["examples:", *examples]), allow_abbrev=False,
-        argument_default=argparse.SUPPRESS, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-    def convert(kind: type, text: str) -> str | int | float:
-        try:
-            return kind(text)
-        except ValueError:
-            return text  # refused by the table of options, which says what is accepted
-
-    for item in fields(Options):
-        kind, accepted = type(item.default), item.metadata["accepted"]
-        metavar = {int: "N", float: "X", str: "|".join(accepted) if kind is str else ""}[kind]
-        parser.add_argument(flag(item.name), type=partial(convert, kind), metavar=metavar or "DIR",
-                            help=f"{item.metadata['meaning']} (default: {item.default})")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder to make (default: runs/"
-                        f"{script.stem}/DATE-TIME-CONFIGURATION)")
-    if resume:
-        free = [flag(item.name) for item in fields(Options) if item.name in FREE]
-        parser.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in DIR "
-                            f"with its options; only {' and '.join(free)} may differ")
-    if varied is not None:
-        parser.add_argument("--paper", action="store_true", help="all trainings of the paper, then "
-                            "its figures and tables; continues what was stopped")
-        parser.add_argument("--jobs", type=int, metavar="N", help="trainings at a time with "
-                            "--paper (default: the number of cores, 1 on a GPU)")
-    for name, settings in paper_arguments.items():
-        parser.add_argument(flag(name), **settings)
-
-    given = vars(parser.parse_args(argv))
-    out, old, paper, jobs = (given.pop(name, None) for name in ("out", "resume", "paper", "jobs"))
-    more = {name: given.pop(name) for name in paper_arguments if name in given}
-    try:
-        if old and (paper or out):
-            raise ValueError("--resume: not allowed with --paper or --out")
-        if jobs is not None and (not paper or jobs < 1):
-            raise ValueError("--jobs: goes with --paper, and is a whole number from 1 on")
-        for name, value in more.items():
-            if not paper and value != paper_arguments[name].get("default"):
-                raise ValueError(f"{flag(name)}: goes with --paper")
-        if paper_check and paper:
-            paper_check(**more)
-        saved = read_checkpoint(Options, old) if old else {"options": {}}
-        options = Options(**saved["options"] | given)
-        if old:
-            require_same(options, saved["options"], old)
-            require_epochs(options, saved["epoch"], old)
-        for name in varied if paper else ():
-            if name in given:
-                raise ValueError(f"{flag(name)}: --paper goes through its values itself")
-        if out and out.exists() and not paper:
-            hint = f", or continue the run in it with {command} --resume {shlex.quote(str(out))}"
-            raise ValueError(f"--out: {out} exists; name a new folder{hint if resume else ''}")
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
-    moment = datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]  # two in a second are two runs
-    name = "paper" if paper else f"{moment}-{configuration(options)}"
-    cores = os.cpu_count() if pick_device(options.device).type == "cpu" else 1
-    return argparse.Namespace(options=options, out=old or out or Path("runs", script.stem, name),
-                              paper=paper, jobs=jobs or cores, command=command, more=more)
-
-
-def run_program(Options: type, train: Callable, configuration: Callable,
-                argv: list[str] | None = None, paper: Callable | None = None,
-                varied: tuple[str, ...] = (), resume: bool = True,
-                paper_arguments: dict | None = None, paper_check: Callable | None = None) -> None:
-    """A script's main: status 0, 1 (data, disk or losses), 2 (options), 130 (Ctrl-C).
-
-    train(options, out) gives the results of one run; paper(options, out, jobs, ...) makes all of
-    them. `paper_arguments` are its further arguments, as for argparse, by name; paper_check(...)
-    raises ValueError where one is not accepted.
-    """
-    args = None
-    try:
-        args = parse_args(Options, configuration, argv, resume, varied if paper else None,
-                          paper_arguments or {}, paper_check)
-        if args.paper:
-            paper(args.options, args.out, args.jobs, **args.more)
-        else:
-            show(train(args.options, args.out))
-        say(f"Pictures and numbers: {args.out}")
-    except KeyboardInterrupt:
-        hint = "Interrupted; there was nothing to keep yet." if args else "Interrupted."
-        if args and (args.paper or (args.out / "checkpoint.pt").exists()):
-            given = sys.argv[1:] if argv is None else argv
-            again = shlex.join(given if args.paper else ["--resume", str(args.out)])
-            hint = f"Interrupted. What is finished is kept. To continue: {args.command} {again}"
-        print(f"\n{hint}", file=sys.stderr)
-        sys.exit(130)
-    except (OSError, FloatingPointError) as error:
-        sys.exit(f"{script_of(Options).name}: error: {error}")
-
-
-def say(text: str) -> None:
-    """Print text; what the console has no sign for, as in a folder's name, is escaped."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
-
-
-def show(results: dict) -> None:
-    """Print results, a line each."""
-    for name, value in results.items():
-        print(f"{name:32}{in_words(value)}")
-
-
-def in_words(value) -> str:
-    """A result as it is printed: numbers with four digits, "-" for what is undefined."""
-    if isinstance(value, list):
-        return " ".join(map(in_words, value))
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

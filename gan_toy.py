@@ -37,7 +37,7 @@ the line between a real and a generated point. wasserstein_toy.py shows what suc
 
     points find the modes          python gan_toy.py                        training.gif
     with another objective         python gan_toy.py --objective minimax    training.gif
-    all objectives, three seeds    python gan_toy.py --paper                figure-*, results.csv
+    all objectives, three seeds    python reproduce.py gan_toy              figure-*, results.csv
 
 Where this differs from the slides or the papers (measured in docs/gan_toy.md):
 - The slides show the eight Gaussians but give no numbers. Widths, networks, minibatches and
@@ -50,7 +50,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
@@ -67,6 +67,7 @@ import common
 from common import Figure, option
 
 OBJECTIVES = ("minimax", "non-saturating", "wgan", "wgan-gp")
+LATENT = 2  # standard normal numbers in z
 RADIUS, SPREAD = 2.0, 0.05  # of the circle of modes; standard deviation of each Gaussian
 PENALTY = 10.0  # lambda of the gradient penalty; Gulrajani et al. 2017
 CLIP = 0.01  # bound on D's weights with the wgan objective; Arjovsky et al. 2017
@@ -78,12 +79,13 @@ SAMPLES = 10_000  # generated points that the evaluation counts
 class Options:
     """Default, accepted values and meaning of each; raises ValueError where one is not accepted."""
 
+    script = "gan_toy.py"
     objective: str = option("wgan-gp", OBJECTIVES, "what D and G minimize")
     epochs: int = option(120, (1, 10**6), f"an epoch is {STEPS_PER_EPOCH} generator steps")
     batch_size: int = option(256, (1, 10**6), "points in a minibatch")
     lr: float = option(1e-3, (1e-9, 10), "learning rate")
     critic_steps: int = option(5, (1, 1000), "steps of D before each step of G")
-    seed: int = option(0, (0, 10**9), "of weights, points and noise")
+    seed: int = option(0, (0, 4000), "of weights, points and noise")
     device: str = option("auto", ("auto", "cpu", "cuda", "mps"), "auto is cuda, else cpu")
 
     def __post_init__(self):
@@ -119,8 +121,8 @@ def mlp(sizes: list[int]) -> nn.Sequential:
 
 
 def generator() -> nn.Sequential:
-    """G: noise z (N, 2) -> points (N, 2)."""
-    return mlp([2, 128, 128, 128, 2])
+    """G: noise z (N, LATENT) -> points (N, 2)."""
+    return mlp([LATENT, 128, 128, 128, 2])
 
 
 def discriminator() -> nn.Sequential:
@@ -190,7 +192,7 @@ def train_epoch(G: nn.Module, D: nn.Module, opt_g: torch.optim.Optimizer,
         for _ in range(critic_steps):
             real = next(batches)
             with torch.no_grad():
-                fake = G(torch.randn(len(real), 2, device=real.device))
+                fake = G(torch.randn(len(real), LATENT, device=real.device))
             d_loss, estimate = discriminator_loss(D, real, fake, objective)
             opt_d.zero_grad()
             d_loss.backward(inputs=list(D.parameters()))  # no gradient for x_hat
@@ -198,7 +200,7 @@ def train_epoch(G: nn.Module, D: nn.Module, opt_g: torch.optim.Optimizer,
             if objective == "wgan":
                 clip(D)
 
-        fake = G(torch.randn(len(real), 2, device=real.device))
+        fake = G(torch.randn(len(real), LATENT, device=real.device))
         g_loss = generator_loss(D, fake, objective)
         opt_g.zero_grad()
         g_loss.backward(inputs=list(G.parameters()))  # D's parameters accumulate no gradient
@@ -214,7 +216,7 @@ def sample(G: nn.Module, count: int, seed: int) -> Tensor:
     """`count` generated points (count, 2), the same for a seed; global randomness is untouched."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return G(torch.randn(count, 2, device=next(G.parameters()).device))
+        return G(torch.randn(count, LATENT, device=next(G.parameters()).device))
 
 
 def modes_found(points: Tensor) -> tuple[int, float]:
@@ -262,28 +264,18 @@ def save_surfaces(panels: dict[str, tuple[nn.Module, Tensor]], path: Path) -> No
 # ---- run ----------------------------------------------------------------------------------------
 
 
-def configuration(options: Options) -> str:
-    """The name of a run: what makes it different from the others of --paper."""
-    return f"{options.objective}-seed{options.seed}"
+METRICS = ("generator_step", "d_loss", "g_loss", "estimate", "modes", "share", "dead_share")
 
 
-def build(options: Options, device: torch.device) -> dict:
-    """Networks and optimizers, new, by the names they have in checkpoint.pt."""
+def train(options: Options, out: str | Path, resume: bool = False) -> dict:
+    """Train in the new folder `out`, or continue the run that is there; return the results."""
+    out, device, n = Path(out), common.pick_device(options.device), STEPS_PER_EPOCH
     torch.manual_seed(options.seed)
     G, D = generator().to(device), discriminator().to(device)
-    return {"G": G, "D": D, "opt_g": optimizer(G, options.lr, options.objective),
-            "opt_d": optimizer(D, options.lr, options.objective)}
-
-
-def train(options: Options, out: Path) -> dict:
-    """Begin or continue the run in `out`, or just return its results where it has finished."""
-    if results := common.finished(options, out):
-        return results
-    device = common.pick_device(options.device)
-    state = build(options, device)
-    G, D, opt_g, opt_d = (state[name] for name in ("G", "D", "opt_g", "opt_d"))
-    start_epoch, log, seconds = common.begin(options, out, state, device)
-    batches, n = real_batches(options.batch_size, device), STEPS_PER_EPOCH
+    opt_g = optimizer(G, options.lr, options.objective)
+    opt_d = optimizer(D, options.lr, options.objective)
+    state = {"G": G, "D": D, "opt_g": opt_g, "opt_d": opt_d}
+    start_epoch, log, seconds = common.begin(out, options, state, device, resume)
 
     def draw(epochs: int) -> None:
         points = sample(G, SAMPLES, options.seed)
@@ -291,44 +283,48 @@ def train(options: Options, out: Path) -> dict:
         save_surfaces({title: (D, points[:500])}, out / "samples" / f"epoch-{epochs:03}.png")
 
     draw(start_epoch)
-    with tqdm(total=options.epochs * n, initial=start_epoch * n, desc=out.name,
-              unit=" generator steps") as bar:
-        for epoch in range(start_epoch, options.epochs):
-            start, steps = time.perf_counter(), range(epoch * n, (epoch + 1) * n)
-            torch.manual_seed(1_000_000 * (options.seed + 1) + epoch)  # all that an epoch needs
-            losses = train_epoch(G, D, opt_g, opt_d, batches, steps, options.critic_steps,
-                                 options.objective)
-            for row in common.mean_losses(losses, steps, bar):
-                points = sample(G, SAMPLES, options.seed)
+    batches = real_batches(options.batch_size, device)
+    bar = tqdm(total=options.epochs * n, initial=start_epoch * n, desc=out.name,
+               unit=" generator steps")
+    for epoch in range(start_epoch, options.epochs):
+        start, steps, rows = time.perf_counter(), range(epoch * n, (epoch + 1) * n), []
+        torch.manual_seed(1_000_000 * (options.seed + 1) + epoch)  # all that an epoch needs
+        for step, losses in zip(steps, train_epoch(G, D, opt_g, opt_d, batches, steps,
+                                                   options.critic_steps, options.objective)):
+            rows.append(losses)
+            bar.update()
+            if len(rows) == 50 or step == steps[-1]:
+                d_loss, g_loss, estimate = common.mean_losses(rows, epoch + 1)
+                points, rows = sample(G, SAMPLES, options.seed), []
                 modes, share = modes_found(points)
                 dead = dead_share(D, points)
-                log.append([*row, modes, share, dead])
-                bar.set_postfix_str(f"epoch {epoch + 1}/{options.epochs}, D {row[1]:.3f}, "
-                                    f"G {row[2]:.3f}, {modes} of 8 modes, D dead at {dead:.0%}")
-            seconds += time.perf_counter() - start
-            common.save_checkpoint(options, out, state, epoch + 1, log, seconds)
-            draw(epoch + 1)
+                log.append([step + 1, d_loss, g_loss, estimate, modes, share, dead])
+                bar.set_postfix_str(f"epoch {epoch + 1}/{options.epochs}, D {d_loss:.3f}, "
+                                    f"G {g_loss:.3f}, {modes} of 8 modes, D dead at {dead:.0%}")
+        seconds += time.perf_counter() - start
+        common.save_checkpoint(out, options, state, epoch=epoch + 1, log=log, seconds=seconds)
+        common.save_csv(METRICS, log, out / "metrics.csv")
+        draw(epoch + 1)
+    bar.close()
 
-    save_figures(options, out, log)
+    save_figures(options.objective, log, out)
     save_surfaces({options.objective: (D, sample(G, 1000, options.seed))},
                   out / "figure-points.png")
     *_, modes, share, dead = zip(*log)
     half = len(log) // 2  # the end is one moment of many, so means of the later half, too
-    results = {"modes": modes[-1], "modes_mean_of_later_half": fmean(modes[half:]),
-               "share_within_three_deviations": share[-1],
-               "dead_share": dead[-1], "dead_share_mean_of_later_half": fmean(dead[half:])}
-    return common.save_results(options, out, common.parameter_counts(state) | results, device,
-                               seconds)
+    return common.save_results(out, options, {
+        "modes": modes[-1], "modes_mean_of_later_half": fmean(modes[half:]),
+        "share_within_three_deviations": share[-1],
+        "dead_share": dead[-1], "dead_share_mean_of_later_half": fmean(dead[half:]),
+        **common.parameter_counts(state)}, device, seconds)
 
 
-def save_figures(options: Options, out: Path, log: list) -> None:
-    """metrics.csv, losses.png and training.gif of one run."""
-    common.save_csv(("generator_step", "d_loss", "g_loss", "estimate", "modes", "share",
-                     "dead_share"), log, out / "metrics.csv")
+def save_figures(objective: str, log: list, out: Path) -> None:
+    """losses.png and training.gif of one run."""
     steps, d_loss, g_loss, estimate, modes, share, dead = zip(*log)
     common.save_curves({"losses": {"D": (steps, d_loss), "G": (steps, g_loss)},
-                        "E[D(x)] - E[D(G(z))]": {options.objective: (steps, estimate)},
-                        "modes found, of 8": {options.objective: (steps, modes)},
+                        "E[D(x)] - E[D(G(z))]": {objective: (steps, estimate)},
+                        "modes found, of 8": {objective: (steps, modes)},
                         "shares of generated points": {
                             "within three deviations of a mode": (steps, share),
                             "D is dead there": (steps, dead)}},
@@ -337,37 +333,11 @@ def save_figures(options: Options, out: Path, log: list) -> None:
                     in_color=True)
 
 
-BEST = {  # for each objective, of five learning rates with 1 and 5 steps of D; see docs/gan_toy.md
-    "minimax": {"lr": 3e-4, "critic_steps": 1}, "non-saturating": {"lr": 3e-4, "critic_steps": 1},
-    "wgan": {"lr": 3e-4, "critic_steps": 5}, "wgan-gp": {"lr": 1e-3, "critic_steps": 5}}
-
-
-def paper(options: Options, out: Path, jobs: int) -> None:
-    """Each objective at its best, three seeds: the table, modes over training, and last samples."""
-    runs = [replace(options, objective=objective, seed=seed, **best)
-            for objective, best in BEST.items() for seed in (0, 1, 2)]
-    folders = {out / configuration(run): run for run in runs}
-    rows = {row["run"]: row for row in common.train_all(train, folders, jobs)}
-    surfaces, modes = {}, {objective: {} for objective in OBJECTIVES}
-    for folder, run in folders.items():
-        saved, state = common.read_checkpoint(Options, folder), build(run, torch.device("cpu"))
-        for name in ("G", "D"):
-            state[name].load_state_dict(saved[name])
-        if run.seed == 0:
-            surfaces[run.objective] = (state["D"], sample(state["G"], 1000, run.seed))
-        steps, _, _, _, found, _, _ = zip(*saved["log"])
-        modes[run.objective][f"seed {run.seed}"] = (steps, found)
-    save_surfaces(surfaces, out / "figure-objectives.png")
-    common.save_curves(modes, out / "figure-modes.png", "generator step", "modes found, of 8")
-    common.save_table([rows[folder.name] for folder in folders], out / "results.csv", (
-        "lr", "critic_steps", "modes", "modes_mean_of_later_half", "share_within_three_deviations",
-        "dead_share_mean_of_later_half", "training_seconds"))
-
-
 def main(argv: list[str] | None = None) -> None:
     """The program: status 0, 1 (disk or losses), 2 (options), 130 (Ctrl-C)."""
-    common.run_program(Options, train, configuration, argv, paper,
-                       varied=("objective", "lr", "critic_steps", "seed"))
+    options, out, resume = common.parse_args(Options, __doc__, argv)
+    with common.exit_status(options, out):
+        train(options, out, resume)
 
 
 if __name__ == "__main__":
