@@ -67,6 +67,7 @@ SCORES = ("1nn_accuracy_code", "1nn_accuracy_hidden", "reconstruction_error",
 class Options:
     """Default, accepted values and meaning of each; raises ValueError where one is not accepted."""
 
+    script = "bigan.py"
     epochs: int = option(400, (1, 10**6), "an epoch is one pass over the training images")
     batch_size: int = option(128, (2, 60_000), "images in a minibatch")
     lr: float = option(2e-4, (1e-9, 10), "learning rate")
@@ -74,9 +75,10 @@ class Options:
                              "the rate decays from epoch N on, to lr / 100 at 2 N; 0: never")
     weight_decay: float = option(1e-5, (0, 1), "weight of half the squared weights in both losses")
     average: float = option(0.999, (0, 1), "decay per step of the EMA of E and G; 0: no average")
-    train_size: int = option(60_000, (2, 60_000), "train on the first N training images")
-    seed: int = option(0, (0, 10**9), "of weights, minibatches and noise")
+    train_size: int = option(0, (0, 10**9), "train on the first N training images; 0: all")
+    seed: int = option(0, (0, 4000), "of weights, minibatches and noise")
     device: str = option("auto", ("auto", "cpu", "cuda", "mps"), "auto is cuda, else cpu")
+    dataset: str = option("MNIST", common.DATASETS, "images in DATA/DATASET/raw")
     data: str = option("data", (), "folder of the data set")
 
     def __post_init__(self):
@@ -292,35 +294,31 @@ def tsne(codes: Tensor, seed: int) -> Tensor:
 # ---- run ----------------------------------------------------------------------------------------
 
 
-def configuration(options: Options) -> str:
-    """The name of a run: what makes it different from the others of the paper."""
-    return f"seed{options.seed}"
+METRICS = ("step", "d_loss", "eg_loss")
 
 
-def build(options: Options, device: torch.device) -> dict:
-    """Networks, their averages and optimizers, new, by the names they have in checkpoint.pt."""
+def train(options: Options, out: str | Path, resume: bool = False) -> dict:
+    """Train in the new folder `out`, or continue the run that is there; return the results."""
+    out, device = Path(out), common.pick_device(options.device)
+    train_x, train_y, test_x, test_y = common.load_images(
+        options.data, options.dataset, options.train_size, device)
+
     torch.manual_seed(options.seed)
     E = Encoder().to(device)
     G = Generator().to(device)
     D = Discriminator().to(device)
     opt_eg = adam([*E.parameters(), *G.parameters()], options.lr, options.weight_decay)
     opt_d = adam(D.parameters(), options.lr, options.weight_decay)
-    return {"E": E, "G": G, "D": D, "opt_eg": opt_eg, "opt_d": opt_d,
-            "average_E": copy.deepcopy(E).eval(), "average_G": copy.deepcopy(G).eval()}
+    average_E, average_G = copy.deepcopy(E).eval(), copy.deepcopy(G).eval()
+    state = {"E": E, "G": G, "D": D, "opt_eg": opt_eg, "opt_d": opt_d,
+             "average_E": average_E, "average_G": average_G}
+    start_epoch, log, seconds, scores = common.begin(out, options, state, device, resume, scores=[])
 
-
-def train(options: Options, out: Path) -> dict:
-    """Begin or continue the run in `out`, or just return its results where it has finished."""
-    if results := common.finished(options, out):
-        return results
-    device = common.pick_device(options.device)
-    train_x, train_y, test_x, test_y = common.mnist(options.data, device)
-    train_x, train_y = train_x[: options.train_size], train_y[: options.train_size]
-
-    state = build(options, device)
-    E, G, D, opt_eg, opt_d, average_E, average_G = (state[name] for name in (
-        "E", "G", "D", "opt_eg", "opt_d", "average_E", "average_G"))
-    start_epoch, log, seconds, scores = common.begin(options, out, state, device, scores=[])
+    def save(epoch: int) -> None:
+        common.save_checkpoint(out, options, state, epoch=epoch, log=log, seconds=seconds,
+                               scores=scores)
+        common.save_csv(METRICS, log, out / "metrics.csv")
+        common.save_csv(("epoch", *SCORES), scores, out / "scores.csv")
 
     scored = {*range(0, options.epochs, SCORE_EVERY), options.epochs}
     scores = [row for row in scores if row[0] in scored]  # without the last epoch of a shorter run
@@ -330,40 +328,41 @@ def train(options: Options, out: Path) -> dict:
         common.save_grid(rows, out / "samples" / f"epoch-{epoch:03}.png", columns=20)
         if epoch in scored - {row[0] for row in scores}:
             scores.append([epoch, *score(average_E, average_G, train_x, train_y, test_x, test_y)])
-            common.save_checkpoint(options, out, state, epoch, log, seconds, scores=scores)
+            save(epoch)
 
     draw_and_score(start_epoch)
     n = len(train_x) // options.batch_size  # steps in an epoch
-    with tqdm(total=options.epochs * n, initial=start_epoch * n, desc=out.name,
-              unit=" steps") as bar:
-        for epoch in range(start_epoch, options.epochs):
-            start, steps = time.perf_counter(), range(epoch * n, (epoch + 1) * n)
-            torch.manual_seed(1_000_000 * (options.seed + 1) + epoch)  # all that an epoch needs
-            for group in (*opt_eg.param_groups, *opt_d.param_groups):
-                group["lr"] = learning_rate(options.lr, options.decay_from, epoch)
-            batches = common.minibatches(train_x, options.batch_size)
-            losses = train_epoch(E, G, D, average_E, average_G, opt_eg, opt_d, batches, steps,
-                                 options.average)
-            for row in common.mean_losses(losses, steps, bar):
-                log.append(row)
+    bar = tqdm(total=options.epochs * n, initial=start_epoch * n, desc=out.name, unit=" steps")
+    for epoch in range(start_epoch, options.epochs):
+        start, steps, losses = time.perf_counter(), range(epoch * n, (epoch + 1) * n), []
+        torch.manual_seed(1_000_000 * (options.seed + 1) + epoch)  # all that an epoch needs
+        for group in (*opt_eg.param_groups, *opt_d.param_groups):
+            group["lr"] = learning_rate(options.lr, options.decay_from, epoch)
+        batches = common.minibatches(train_x, options.batch_size)
+        for step, loss in zip(steps, train_epoch(E, G, D, average_E, average_G, opt_eg, opt_d,
+                                                 batches, steps, options.average)):
+            losses.append(loss)
+            bar.update()
+            if len(losses) == 50 or step == steps[-1]:
+                log.append([step + 1, *common.mean_losses(losses, epoch + 1)])
+                losses = []
                 bar.set_postfix_str("epoch {}/{}, D {:.3f}, E and G {:.3f}".format(
-                    epoch + 1, options.epochs, *row[1:]))
-            seconds += time.perf_counter() - start
-            common.save_checkpoint(options, out, state, epoch + 1, log, seconds, scores=scores)
-            draw_and_score(epoch + 1)
+                    epoch + 1, options.epochs, *log[-1][1:]))
+        seconds += time.perf_counter() - start
+        save(epoch + 1)
+        draw_and_score(epoch + 1)
+    bar.close()
 
-    save_figures(options, out, log, scores, average_E, average_G, test_x, test_y)
-    results = (common.parameter_counts({"E": E, "G": G, "D": D})
-               | dict(zip(SCORES, scores[-1][1:]))
-               | evaluate(average_E, average_G, train_x, train_y, test_x, test_y, options.seed))
-    return common.save_results(options, out, results, device, seconds)
+    save_figures(log, scores, average_E, average_G, test_x, test_y, options.seed, out)
+    results = dict(zip(SCORES, scores[-1][1:])) | evaluate(
+        average_E, average_G, train_x, train_y, test_x, test_y, options.seed)
+    parameters = common.parameter_counts({"E": E, "G": G, "D": D})
+    return common.save_results(out, options, results | parameters, device, seconds)
 
 
-def save_figures(options: Options, out: Path, log: list, scores: list, E: nn.Module, G: nn.Module,
-                 test_x: Tensor, test_y: Tensor) -> None:
-    """metrics.csv, scores.csv, their curves, training.gif and the paper's figures."""
-    common.save_csv(("step", "d_loss", "eg_loss"), log, out / "metrics.csv")
-    common.save_csv(("epoch", *SCORES), scores, out / "scores.csv")
+def save_figures(log: list, scores: list, E: nn.Module, G: nn.Module, test_x: Tensor,
+                 test_y: Tensor, seed: int, out: Path) -> None:
+    """Curves of the losses and of scores.csv, training.gif and the paper's figures."""
     steps, d_loss, eg_loss = zip(*log)
     common.save_curves({"losses": {"D": (steps, d_loss), "E and G": (steps, eg_loss)}},
                        out / "losses.png", "step")
@@ -374,15 +373,17 @@ def save_figures(options: Options, out: Path, log: list, scores: list, E: nn.Mod
                                              "to another image": (epochs, other)}},
         out / "scores.png", "epoch")
     common.save_gif((out / "samples").glob("epoch-*.png"), out / "training.gif")
-    common.save_grid(samples_and_reconstructions(E, G, test_x, test_y, options.seed),
+    common.save_grid(samples_and_reconstructions(E, G, test_x, test_y, seed),
                      out / "figure2-reconstructions.png", columns=20)
-    points = tsne(in_batches(E, test_x), options.seed)
+    points = tsne(in_batches(E, test_x), seed)
     common.save_scatter({"": points}, test_y.cpu(), out / "figure3-tsne.png")
 
 
 def main(argv: list[str] | None = None) -> None:
     """The program: status 0, 1 (data, disk or losses), 2 (options), 130 (Ctrl-C)."""
-    common.run_program(Options, train, configuration, argv)
+    options, out, resume = common.parse_args(Options, __doc__, argv)
+    with common.exit_status(options, out):
+        train(options, out, resume)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ With --info 0 neither G nor the trunk learns from L_I: a plain GAN, with Q readi
 
     figures 1, 2a, 2c, 2d                python infogan.py                  figure1-*, figure2-*
     the plain GAN: figures 1, 2b         python infogan.py --info 0         figure1-*, figure2-*
-    all figures and the table, 6 runs    python infogan.py --paper          figure1-*, figure2-*
+    all figures and the table, 6 runs    python reproduce.py infogan        figure1-*, figure2-*
 
 Where this differs from the paper or the authors' code (see docs/infogan.md):
 - Q learns the deviations of c2 and c3; the authors' code has 1 there, and lambda 1 for all codes.
@@ -35,7 +35,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 if __name__ == "__main__":  # before torch: waiting threads that spin slow down all else
@@ -60,14 +60,16 @@ SAMPLES = 10_000  # generated images that the evaluation counts, real ones that 
 class Options:
     """Default, accepted values and meaning of each; raises ValueError where one is not accepted."""
 
+    script = "infogan.py"
     info: float = option(1.0, (0, 1000), "factor on lambda; 0: a plain GAN, with Q on the side")
     epochs: int = option(11, (1, 10**6), "an epoch is one pass of the training set")
     batch_size: int = option(128, (2, 60_000), "images in a minibatch")
     lr_g: float = option(1e-3, (1e-9, 10), "learning rate of G")
     lr_d: float = option(2e-4, (1e-9, 10), "learning rate of D, Q and their trunk")
-    train_size: int = option(60_000, (2, 60_000), "train on the first N training images")
-    seed: int = option(0, (0, 10**9), "of weights, minibatches and noise")
+    train_size: int = option(0, (0, 10**9), "train on the first N training images; 0: all")
+    seed: int = option(0, (0, 4000), "of weights, minibatches and noise")
     device: str = option("auto", ("auto", "cpu", "cuda", "mps"), "auto is cuda, else cpu")
+    dataset: str = option("MNIST", common.DATASETS, "images in DATA/DATASET/raw")
     data: str = option("data", (), "folder of the data set")
 
     def __post_init__(self):
@@ -333,33 +335,22 @@ def save_bounds(logs: dict[str, list], path: Path) -> None:
 # ---- run ----------------------------------------------------------------------------------------
 
 
-def configuration(options: Options) -> str:
-    """The name of a run: what makes it different from the others of the paper."""
-    return f"info{options.info:g}-seed{options.seed}"
+METRICS = ("step", "d_loss", "g_loss", "bound_c1", "bound_c2_c3")
 
 
-def build(options: Options, device: torch.device) -> dict:
-    """Networks and optimizers, new, by the names they have in checkpoint.pt."""
+def train(options: Options, out: str | Path, resume: bool = False) -> dict:
+    """Train in the new folder `out`, or continue the run that is there; return the results."""
+    out, device = Path(out), common.pick_device(options.device)
+    train_x, train_y, test_x, test_y = common.load_images(
+        options.data, options.dataset, options.train_size, device)
+
     torch.manual_seed(options.seed)
     G, trunk, D, Q = (network.to(device) for network in (generator(), *trunk_d_and_q()))
     readers = [*trunk.parameters(), *D.parameters(), *Q.parameters()]
     opt_g = torch.optim.Adam(G.parameters(), options.lr_g, (0.5, 0.999), fused=True)
     opt_d = torch.optim.Adam(readers, options.lr_d, (0.5, 0.999), fused=True)
-    return {"G": G, "trunk": trunk, "D": D, "Q": Q, "opt_g": opt_g, "opt_d": opt_d}
-
-
-def train(options: Options, out: Path) -> dict:
-    """Begin or continue the run in `out`, or just return its results where it has finished."""
-    if results := common.finished(options, out):
-        return results
-    device = common.pick_device(options.device)
-    train_x, train_y, test_x, test_y = common.mnist(options.data, device)
-    train_x, train_y = train_x[: options.train_size], train_y[: options.train_size]
-
-    state = build(options, device)
-    G, trunk, D, Q, opt_g, opt_d = (
-        state[name] for name in ("G", "trunk", "D", "Q", "opt_g", "opt_d"))
-    start_epoch, log, seconds = common.begin(options, out, state, device)
+    state = {"G": G, "trunk": trunk, "D": D, "Q": Q, "opt_g": opt_g, "opt_d": opt_d}
+    start_epoch, log, seconds = common.begin(out, options, state, device, resume)
 
     def draw(epochs: int) -> None:
         images = code_panels(G, list(range(CATEGORIES)), options.seed)["c1"]
@@ -367,83 +358,47 @@ def train(options: Options, out: Path) -> dict:
 
     draw(start_epoch)
     n = len(train_x) // options.batch_size  # steps in an epoch
-    with tqdm(total=options.epochs * n, initial=start_epoch * n, desc=out.name,
-              unit=" steps") as bar:
-        for epoch in range(start_epoch, options.epochs):
-            start, steps = time.perf_counter(), range(epoch * n, (epoch + 1) * n)
-            torch.manual_seed(1_000_000 * (options.seed + 1) + epoch)  # all that an epoch needs
-            losses = train_epoch(
-                G, trunk, D, Q, opt_g, opt_d, common.minibatches(train_x, options.batch_size),
-                steps, options.info)
-            for row in common.mean_losses(losses, steps, bar):
-                log.append(row)
+    bar = tqdm(total=options.epochs * n, initial=start_epoch * n, desc=out.name, unit=" steps")
+    for epoch in range(start_epoch, options.epochs):
+        start, steps, rows = time.perf_counter(), range(epoch * n, (epoch + 1) * n), []
+        torch.manual_seed(1_000_000 * (options.seed + 1) + epoch)  # all that an epoch needs
+        batches = common.minibatches(train_x, options.batch_size)
+        for step, losses in zip(steps, train_epoch(G, trunk, D, Q, opt_g, opt_d, batches, steps,
+                                                   options.info)):
+            rows.append(losses)
+            bar.update()
+            if len(rows) == 50 or step == steps[-1]:
+                log.append([step + 1, *common.mean_losses(rows, epoch + 1)])
+                rows = []
                 bar.set_postfix_str("epoch {}/{}, D {:.3f}, G {:.3f}, L_I {:.3f} {:.3f}".format(
-                    epoch + 1, options.epochs, *row[1:]))
-            seconds += time.perf_counter() - start
-            common.save_checkpoint(options, out, state, epoch + 1, log, seconds)
-            draw(epoch + 1)
+                    epoch + 1, options.epochs, *log[-1][1:]))
+        seconds += time.perf_counter() - start
+        common.save_checkpoint(out, options, state, epoch=epoch + 1, log=log, seconds=seconds)
+        common.save_csv(METRICS, log, out / "metrics.csv")
+        draw(epoch + 1)
+    bar.close()
 
-    results = common.parameter_counts(state) | evaluate(
-        G, trunk, Q, options.seed, train_x, train_y, test_x, test_y)
-    save_figures(out, log, code_panels(G, results["digit_of_category"], options.seed))
-    return common.save_results(options, out, results, device, seconds)
+    results = evaluate(G, trunk, Q, options.seed, train_x, train_y, test_x, test_y)
+    save_figures(log, code_panels(G, results["digit_of_category"], options.seed), out)
+    return common.save_results(out, options, results | common.parameter_counts(state), device,
+                               seconds)
 
 
-def save_figures(out: Path, log: list, panels: dict[str, Tensor]) -> None:
-    """metrics.csv, losses.png, training.gif and the paper's figures of one run."""
-    common.save_csv(("step", "d_loss", "g_loss", "bound_c1", "bound_c2_c3"), log,
-                    out / "metrics.csv")
+def save_figures(log: list, panels: dict[str, Tensor], out: Path) -> None:
+    """losses.png, training.gif and the paper's figures of one run."""
     steps, d_loss, g_loss, *_ = zip(*log)
     common.save_curves({"losses": {"D": (steps, d_loss), "G": (steps, g_loss)}},
                        out / "losses.png", "step")
-    common.save_gif(sorted((out / "samples").glob("epoch-*.png")), out / "training.gif")
+    common.save_gif((out / "samples").glob("epoch-*.png"), out / "training.gif")
     save_bounds({"this run": log}, out / "figure1-bound.png")
     common.save_panels(panels, out / "figure2-codes.png", 3, columns=10)
 
 
-MODELS = {"InfoGAN": 1.0, "plain GAN": 0.0}  # --info
-
-
-def paper(options: Options, out: Path, jobs: int) -> None:
-    """InfoGAN and the plain GAN, three seeds each; figures of seed 0, and the table of all."""
-    runs = [replace(options, info=info, seed=seed)
-            for seed in (0, 1, 2) for info in MODELS.values()]
-    rows = list(common.train_all(train, {out / configuration(run): run for run in runs}, jobs))
-    common.save_table(rows, out / "results.csv", (
-        "epochs", "c1_error_test", "bound_c1", "kl", "median_distance", "training_seconds"))
-    save_summary(options, rows, out / "summary.csv")
-
-    logs, panels = {}, {}
-    for model, run in zip(MODELS, runs):  # the first two: seed 0
-        folder = out / configuration(run)
-        saved, G = common.read_checkpoint(Options, folder), generator()
-        G.load_state_dict(saved["G"])
-        logs[model] = saved["log"]
-        panels[model] = code_panels(G, common.finished(run, folder)["digit_of_category"], 0)
-    save_bounds(logs, out / "figure1-bound.png")
-    common.save_panels({"a: c1, InfoGAN": panels["InfoGAN"]["c1"],
-                        "b: c1, plain GAN": panels["plain GAN"]["c1"],
-                        "c: c2 from -2 to 2": panels["InfoGAN"]["c2 from -2 to 2"],
-                        "d: c3 from -2 to 2": panels["InfoGAN"]["c3 from -2 to 2"]},
-                       out / "figure2-codes.png", 2, columns=10)
-
-
-def save_summary(options: Options, rows: list[dict], path: Path) -> None:
-    """Write and print, for each number and model, its mean, lowest and highest over the seeds."""
-    lines = []
-    names = [name for name, value in rows[0].items()
-             if isinstance(value, float) and not hasattr(options, name)]
-    for name in names:
-        for model, info in MODELS.items():
-            values = [row[name] for row in rows if row["info"] == info]
-            lines.append([name, model, sum(values) / len(values), min(values), max(values)])
-            print("{:36}{:11}{:8.4g} ({:.4g} to {:.4g})".format(*lines[-1]))
-    common.save_csv(("number", "model", "mean", "lowest", "highest"), lines, path)
-
-
 def main(argv: list[str] | None = None) -> None:
     """The program: status 0, 1 (data, disk or losses), 2 (options), 130 (Ctrl-C)."""
-    common.run_program(Options, train, configuration, argv, paper, varied=("info", "seed"))
+    options, out, resume = common.parse_args(Options, __doc__, argv)
+    with common.exit_status(options, out):
+        train(options, out, resume)
 
 
 if __name__ == "__main__":

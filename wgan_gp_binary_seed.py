@@ -22,8 +22,7 @@ the Wasserstein distance: lower is better.
 
     figure 1  samples               python wgan_gp_binary_seed.py                   figure1-*.png
     figure 4  z_c or z_b fixed      python wgan_gp_binary_seed.py --n-c 7 --n-b 12  figure4-*.png
-    figures 2 and 3, the search     python wgan_gp_binary_seed.py --paper           figure2, figure3
-              a part of the search  python wgan_gp_binary_seed.py --paper --dims 0 4 12
+    figures 2 and 3, the search     python reproduce.py wgan_gp_binary_seed         figure2, figure3
 
 What the paper leaves open, and what we add (see docs/wgan_gp_binary_seed.md):
 - The "critic loss" of the paper's figures: we read it as -L1, without the penalty.
@@ -38,11 +37,10 @@ What the paper leaves open, and what we add (see docs/wgan_gp_binary_seed.md):
 """
 
 import itertools
-import math
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 if __name__ == "__main__":  # before torch: waiting threads that spin slow down all else
@@ -54,7 +52,7 @@ from torch.nn.functional import conv1d
 from tqdm import tqdm
 
 import common
-from common import Figure, option
+from common import option
 
 PENALTY = 10.0  # lambda of the gradient penalty; section 4
 CRITIC_STEPS = 6  # of the critic before a generator step; section 4
@@ -62,8 +60,6 @@ BETAS = (0.5, 0.9)  # of Adam; MNIST code of Gulrajani et al. 2017
 BLOCK = 100  # critic steps "to make sure the critic has remained optimal"; section 4
 LAST = 200  # critic steps whose mean is the reported estimate; section 4.1
 WINDOW = 50  # critic steps under the Hanning window of figure 2
-DIMS = (0, 2, 4, 7, 12, 21, 36, 64, 112, 196)  # values of n_c and n_b; section 4.1
-SELECTION = ((4, 0), (12, 0), (36, 0), (0, 4), (0, 12), (0, 36), (7, 12))  # (n_c, n_b) of figure 2
 SAMPLES = 10_000  # generated images that the evaluation counts
 
 
@@ -71,14 +67,16 @@ SAMPLES = 10_000  # generated images that the evaluation counts
 class Options:
     """Default, accepted values and meaning of each; raises ValueError where one is not accepted."""
 
+    script = "wgan_gp_binary_seed.py"
     n_c: int = option(7, (0, 10_000), "normal latent variables")
     n_b: int = option(12, (0, 10_000), "Bernoulli(1/2) latent variables")
     epochs: int = option(9, (1, 10**6), "an epoch has a generator step per 6 minibatches")
     batch_size: int = option(128, (2, 60_000), "images in a minibatch")
     lr: float = option(1e-3, (1e-9, 10), "learning rate")
-    train_size: int = option(60_000, (2, 60_000), "train on the first N training images")
-    seed: int = option(0, (0, 10**9), "of weights, minibatches and noise")
+    train_size: int = option(0, (0, 10**9), "train on the first N training images; 0: all")
+    seed: int = option(0, (0, 4000), "of weights, minibatches and noise")
     device: str = option("auto", ("auto", "cpu", "cuda", "mps"), "auto is cuda, else cpu")
+    dataset: str = option("MNIST", common.DATASETS, "images in DATA/DATASET/raw")
     data: str = option("data", (), "folder of the data set")
 
     def __post_init__(self):
@@ -278,171 +276,99 @@ def smooth(values: Tensor) -> Tensor:
     return sums / weights
 
 
-def save_figure_3(rows: list[dict], dims: list[int], path: Path) -> None:
-    """Heat maps over n_c and n_b, from the results with seed 0: the paper's number, and final."""
-    size = 2 + 0.5 * len(dims)
-    figure = Figure(figsize=(2 * size + 1, size), layout="constrained")
-    for axes, (name, title) in zip(figure.subplots(1, 2), (
-            ("wasserstein_train", "last 200 critic steps of the training"),
-            ("wasserstein_train_final", "final critic steps, G frozen"))):
-        cells = torch.full((len(dims), len(dims)), math.nan)  # [n_b, n_c]
-        for row in rows:
-            if row["seed"] == 0:
-                i, j = dims.index(row["n_b"]), dims.index(row["n_c"])
-                cells[i, j] = row[name]
-                axes.text(j, i, f"{row[name]:.2f}", ha="center", va="center", fontsize=8)
-        shown = axes.imshow(cells.numpy(), cmap="viridis_r", alpha=0.6)  # the numbers are black
-        axes.set(title=title, xlabel="n_c", xticks=range(len(dims)), xticklabels=dims,
-                 ylabel="n_b", yticks=range(len(dims)), yticklabels=dims)
-        figure.colorbar(shown, ax=axes, shrink=0.8)
-    figure.savefig(path, dpi=150)
-
-
 # ---- run ----------------------------------------------------------------------------------------
 
 
-def configuration(options: Options) -> str:
-    """The name of a run: what makes it different from the others of the search."""
-    return f"c{options.n_c}-b{options.n_b}-seed{options.seed}"
+METRICS = ("critic_step", "c_loss", "train", "test")
 
 
-def build(options: Options, device: torch.device) -> dict:
-    """Networks and optimizers, new, by the names they have in checkpoint.pt."""
-    torch.manual_seed(options.seed)
-    C = critic().to(device)  # before G: the same one, whatever the size of the seed
-    G = generator(options.n_c + options.n_b).to(device)
-    opt_c, opt_g = (torch.optim.Adam(network.parameters(), options.lr, BETAS, fused=True)
-                    for network in (C, G))
-    return {"C": C, "G": G, "opt_c": opt_c, "opt_g": opt_g}
-
-
-def begin_epoch(options: Options, train_x: Tensor, test_x: Tensor, epoch: int,
-                step: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Seed an epoch; return its minibatches, each with 50 test images, from critic step `step` on.
+def epoch_batches(train_x: Tensor, test_x: Tensor, batch_size: int, seed: int, epoch: int,
+                  critic_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Seed an epoch; return its minibatches, each with 50 test images, from that critic step on.
 
     All test images come in 200 steps. The order of the training images has its own random
     generator, because z takes more or fewer random numbers by n_c and n_b.
     """
-    number = 1_000_000 * (options.seed + 1) + epoch
+    number = 1_000_000 * (seed + 1) + epoch
     torch.manual_seed(number)
     order = torch.Generator(train_x.device).manual_seed(number + 500_000)
-    test_batches = (test_x[i % LAST :: LAST] for i in itertools.count(step))
-    return zip(common.minibatches(train_x, options.batch_size, order), test_batches)
+    few = min(LAST, len(test_x))
+    test_batches = (test_x[i % few :: few] for i in itertools.count(critic_step))
+    return zip(common.minibatches(train_x, batch_size, order), test_batches)
 
 
-def train(options: Options, out: Path) -> dict:
-    """Begin or continue the run in `out`, or just return its results where it has finished."""
-    if results := common.finished(options, out):
-        return results
-    device = common.pick_device(options.device)
-    train_x, train_y, test_x, test_y = common.mnist(options.data, device)
-    train_x, train_y = train_x[: options.train_size], train_y[: options.train_size]
+def train(options: Options, out: str | Path, resume: bool = False) -> dict:
+    """Train in the new folder `out`, or continue the run that is there; return the results."""
+    out, device, n_c, n_b = Path(out), common.pick_device(options.device), options.n_c, options.n_b
+    train_x, train_y, test_x, test_y = common.load_images(
+        options.data, options.dataset, options.train_size, device)
 
-    state, n_c, n_b = build(options, device), options.n_c, options.n_b
-    G, C, opt_g, opt_c = (state[name] for name in ("G", "C", "opt_g", "opt_c"))
-    first, log, seconds = common.begin(options, out, state, device)
+    torch.manual_seed(options.seed)
+    C = critic().to(device)  # before G: the same one, whatever the size of the seed
+    G = generator(n_c + n_b).to(device)
+    opt_c, opt_g = (torch.optim.Adam(network.parameters(), options.lr, BETAS, fused=True)
+                    for network in (C, G))
+    state = {"C": C, "G": G, "opt_c": opt_c, "opt_g": opt_g}
+    start_epoch, log, seconds = common.begin(out, options, state, device, resume)
     torch.manual_seed(options.seed)
     z = sample_z(64, n_c, n_b, device)  # for every picture the same
 
     def draw(epochs: int) -> None:
         common.save_grid(generate(G, z), out / "samples" / f"epoch-{epochs:03}.png")
 
-    draw(first)
+    draw(start_epoch)
     n = max(1, len(train_x) // options.batch_size // CRITIC_STEPS)  # generator steps in an epoch
-    total = options.epochs * sum(critic_steps(step, n) for step in range(n))
-    with tqdm(total=total, initial=len(log), desc=out.name, unit=" critic steps") as bar:
-        for epoch in range(first, options.epochs):
-            start, steps = time.perf_counter(), range(epoch * n, (epoch + 1) * n)
-            batches = begin_epoch(options, train_x, test_x, epoch, len(log))
-            losses, same_losses = itertools.tee(
-                train_epoch(G, C, opt_g, opt_c, batches, steps, n_c, n_b))
-            means = (block.mean(0) for block in losses)
-            for row in common.mean_losses(means, steps, bar, lambda step: critic_steps(step, n)):
+    bar = tqdm(total=options.epochs * sum(critic_steps(step, n) for step in range(n)),
+               initial=len(log), desc=out.name, unit=" critic steps")
+    for epoch in range(start_epoch, options.epochs):
+        start, steps, rows = time.perf_counter(), range(epoch * n, (epoch + 1) * n), []
+        batches = epoch_batches(train_x, test_x, options.batch_size, options.seed, epoch, len(log))
+        for step, losses in zip(steps, train_epoch(G, C, opt_g, opt_c, batches, steps, n_c, n_b)):
+            rows += losses
+            bar.update(len(losses))
+            if len(rows) >= 50 or step == steps[-1]:
                 bar.set_postfix_str("epoch {}/{}, loss {:.3f}, estimate {:.3f}, on test images "
-                                    "{:.3f}".format(epoch + 1, options.epochs, *row[1:]))
-            log += torch.cat(list(same_losses)).tolist()  # every critic step
-            seconds += time.perf_counter() - start
-            common.save_checkpoint(options, out, state, epoch + 1, log, seconds)
-            draw(epoch + 1)
+                                    "{:.3f}".format(epoch + 1, options.epochs,
+                                                    *common.mean_losses(rows, epoch + 1)))
+                log += torch.stack(rows).tolist()  # every critic step
+                rows = []
+        seconds += time.perf_counter() - start
+        common.save_checkpoint(out, options, state, epoch=epoch + 1, log=log, seconds=seconds)
+        common.save_csv(METRICS, ([i, *row] for i, row in enumerate(log, 1)), out / "metrics.csv")
+        draw(epoch + 1)
+    bar.close()
 
-    save_figures(options, out, log, G)
+    save_figures(log, out)
     common.save_grid(generate(G, z), out / "figure1-samples.png")
-    batches = begin_epoch(options, train_x, test_x, options.epochs, 0)
+    common.save_panels(groups(G, n_c, n_b, options.seed), out / "figure4-groups.png", 6, columns=4)
+    batches = epoch_batches(train_x, test_x, options.batch_size, options.seed, options.epochs, 0)
     final = final_critic_steps(G, C, opt_c, batches, n_c, n_b)
-    results = common.parameter_counts(state) | evaluate(
-        G, n_c, n_b, options.seed, train_x, train_y, test_x, test_y)
+    results = {}
     for name, losses in (("", torch.tensor(log[-LAST:])), ("_final", final)):
         _, on_train, on_test = losses.mean(0).tolist()
         results |= {f"wasserstein_train{name}": on_train, f"wasserstein_test{name}": on_test,
                     f"overfitting{name}": on_train - on_test}
-    return common.save_results(options, out, results, device, seconds)
+    results |= evaluate(G, n_c, n_b, options.seed, train_x, train_y, test_x, test_y)
+    return common.save_results(out, options, results | common.parameter_counts(state), device,
+                               seconds)
 
 
-def save_figures(options: Options, out: Path, log: list, G: nn.Module) -> None:
-    """metrics.csv, training.gif and the paper's figures 2 and 4 of one run."""
-    rows = ([step, *losses] for step, losses in enumerate(log, 1))
-    common.save_csv(("critic_step", "c_loss", "train", "test"), rows, out / "metrics.csv")
+def save_figures(log: list, out: Path) -> None:
+    """training.gif and the paper's figure 2 of one run."""
     steps, (_, on_train, on_test) = range(1, len(log) + 1), torch.tensor(log).T
     curves = {"training images": on_train, "test images": on_test}
     common.save_curves(
         {"step by step": {label: (steps, y) for label, y in curves.items()},
          f"Hanning window of {WINDOW}": {label: (steps, smooth(y)) for label, y in curves.items()}},
         out / "figure2-critic.png", "critic step", "E[C(x)] - E[C(G(z))]", log=True)
-    common.save_panels(groups(G, options.n_c, options.n_b, options.seed),
-                       out / "figure4-groups.png", 6, columns=4)
     common.save_gif((out / "samples").glob("epoch-*.png"), out / "training.gif")
-
-
-def trainings(dims: list[int]) -> list[tuple[int, int, int]]:
-    """(n_c, n_b, seed) of every training, in order: n_c and n_b from dims, not both 0.
-
-    The pairs of figure 2, which the paper's claims compare, come first, and with three seeds: a
-    search that is stopped early has results for them. Raises ValueError where dims are not fit.
-    """
-    if not all(0 <= n <= 10_000 for n in dims) or len(set(dims)) < len(dims) or max(dims) == 0:
-        raise ValueError("--dims: give different whole numbers from 0 to 10000, and not 0 alone")
-    grid = [(n_c, n_b) for n_c in dims for n_b in dims if n_c + n_b > 0]
-    compared = [pair for pair in SELECTION if pair in grid]
-    return ([(*pair, seed) for seed in (0, 1, 2) for pair in compared]
-            + [(*pair, 0) for pair in grid if pair not in compared])
-
-
-def paper(options: Options, out: Path, jobs: int, dims: list[int]) -> None:
-    """The search of section 4.1; its figures and table, of what there is, after each training."""
-    runs, rows = {}, {}
-    for n_c, n_b, seed in trainings(sorted(dims)):
-        run = replace(options, n_c=n_c, n_b=n_b, seed=seed)
-        runs[out / configuration(run)] = run
-    old = [folder.name for folder, run in runs.items() if common.finished(run, folder)]
-    for row in common.train_all(train, runs, jobs):
-        rows[row["run"]] = row
-        if row["run"] not in old or len(rows) == len(runs):
-            save_search([rows[folder.name] for folder in runs if folder.name in rows],
-                        sorted(dims), out)
-
-
-def save_search(rows: list[dict], dims: list[int], out: Path) -> None:
-    """Figures 2 and 3, from the runs with seed 0, and the table of all results."""
-    folders = {(row["n_c"], row["n_b"]): out / row["run"] for row in rows if row["seed"] == 0}
-    curves = {}
-    for n_c, n_b in [pair for pair in SELECTION if pair in folders] or folders:
-        log = common.read_checkpoint(Options, folders[n_c, n_b])["log"]
-        estimates = smooth(torch.tensor(log)[:, 1])
-        curves[f"n_c = {n_c}, n_b = {n_b}"] = (range(1, len(log) + 1), estimates)
-    if curves:  # with several jobs the first run that ends may have another seed
-        common.save_curves({f"Hanning window of {WINDOW}": curves}, out / "figure2-critic.png",
-                           "critic step", "E[C(x)] - E[C(G(z))]", log=True)
-    save_figure_3(rows, dims, out / "figure3-search.png")
-    common.save_table(rows, out / "results.csv", (
-        "wasserstein_train", "wasserstein_train_final", "kl", "training_seconds"))
 
 
 def main(argv: list[str] | None = None) -> None:
     """The program: status 0, 1 (data, disk or losses), 2 (options), 130 (Ctrl-C)."""
-    dims = {"type": int, "nargs": "+", "default": list(DIMS), "metavar": "N",
-            "help": "with --paper: the values of n_c and n_b (default: the paper's ten)"}
-    common.run_program(Options, train, configuration, argv, paper, varied=("n_c", "n_b", "seed"),
-                       paper_arguments={"dims": dims}, paper_check=trainings)
+    options, out, resume = common.parse_args(Options, __doc__, argv)
+    with common.exit_status(options, out):
+        train(options, out, resume)
 
 
 if __name__ == "__main__":
