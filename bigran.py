@@ -65,6 +65,7 @@ SCORE_EVERY = 5  # epochs from one row of scores.csv to the next
 class Options:
     """Default, accepted values and meaning of each; raises ValueError where one is not accepted."""
 
+    script = "bigran.py"
     time_steps: int = option(4, (1, 100), "codes of an image, and updates of the canvas")
     set_size: int = option(4, (1, 1000), "images that D reads one after another")
     hidden: int = option(128, (1, 10_000), "units of every hidden layer")
@@ -80,9 +81,10 @@ class Options:
     l1: float = option(1e-6, (0, 1), "weight of the L1 norm of the weights in both losses")
     average: float = option(0.9999, (0, 1), "decay, per step, of the moving average of the weights "
                             "of E and G, for pictures and numbers; 0: the weights themselves")
-    train_size: int = option(60_000, (1, 60_000), "train on the first N training images")
-    seed: int = option(0, (0, 10**9), "of weights, minibatches and noise")
+    train_size: int = option(0, (0, 10**9), "train on the first N training images; 0: all")
+    seed: int = option(0, (0, 4000), "of weights, minibatches and noise")
     device: str = option("auto", ("auto", "cpu", "cuda", "mps"), "auto is cuda, else cpu")
+    dataset: str = option("MNIST", common.DATASETS, "images in DATA/DATASET/raw")
     data: str = option("data", (), "folder of the data set")
 
     def __post_init__(self):
@@ -341,40 +343,36 @@ def save_autoencodings(E: nn.Module, G: nn.Module, x: Tensor, seed: int, out: Pa
 # ---- run ----------------------------------------------------------------------------------------
 
 
-def configuration(options: Options) -> str:
-    """The name of a run."""
-    return f"seed{options.seed}"
+METRICS = ("step", "d_loss", "eg_loss")
 
 
-def build(options: Options, device: torch.device) -> dict:
-    """Networks, their averages and optimizers, new, by the names they have in checkpoint.pt."""
+def train(options: Options, out: str | Path, resume: bool = False) -> dict:
+    """Train in the new folder `out`, or continue the run that is there; return the results."""
+    out, device = Path(out), common.pick_device(options.device)
+    train_x, train_y, test_x, test_y = common.load_images(
+        options.data, options.dataset, options.train_size, device)
+
     torch.manual_seed(options.seed)
     E = Encoder(options.time_steps, options.hidden).to(device)
     G = Decoder(options.hidden).to(device)
     D = Discriminator(options.hidden, options.set_size, options.dropout).to(device)
-    averages = {"average_E": copy.deepcopy(E), "average_G": copy.deepcopy(G)}
-    for average in averages.values():
+    average_E, average_G = copy.deepcopy(E), copy.deepcopy(G)
+    for average in (average_E, average_G):
         average.lstm.flatten_parameters()  # cuDNN wants one block of memory, a copy has several
     betas = (options.beta1, 0.999)
     opt_eg = torch.optim.Adam([*E.parameters(), *G.parameters()], options.lr_eg, betas, fused=True)
     opt_d = torch.optim.Adam(D.parameters(), options.lr_d, betas, fused=True)
-    return {"E": E, "G": G, "D": D, "opt_eg": opt_eg, "opt_d": opt_d, **averages}
-
-
-def train(options: Options, out: Path) -> dict:
-    """Begin or continue the run in `out`, or just return its results where it has finished."""
-    if results := common.finished(options, out):
-        return results
-    device = common.pick_device(options.device)
-    train_x, train_y, test_x, test_y = common.mnist(options.data, device)
-    train_x, train_y = train_x[: options.train_size], train_y[: options.train_size]
-
-    state = build(options, device)
-    E, G, D, opt_eg, opt_d, average_E, average_G = (state[name] for name in (
-        "E", "G", "D", "opt_eg", "opt_d", "average_E", "average_G"))
-    start_epoch, log, seconds, scores = common.begin(options, out, state, device, scores=[])
+    state = {"E": E, "G": G, "D": D, "opt_eg": opt_eg, "opt_d": opt_d,
+             "average_E": average_E, "average_G": average_G}
+    start_epoch, log, seconds, scores = common.begin(out, options, state, device, resume, scores=[])
     z = fixed_z(SAMPLES, options.time_steps, options.seed, device)
     shown_z = fixed_z(100, options.time_steps, options.seed, device)
+
+    def save(epoch: int) -> None:
+        common.save_checkpoint(out, options, state, epoch=epoch, log=log, seconds=seconds,
+                               scores=scores)
+        common.save_csv(METRICS, log, out / "metrics.csv")
+        common.save_csv(("epoch", *SCORES), scores, out / "scores.csv")
 
     scored = {*range(0, options.epochs, SCORE_EVERY), options.epochs}
     scores = [row for row in scores if row[0] in scored]  # without the last epoch of a shorter run
@@ -385,48 +383,49 @@ def train(options: Options, out: Path) -> dict:
             canvas = autoencode(average_E, average_G, test_x, options.seed)
             images = sample(average_G, z)
             scores.append([epoch, *score(canvas, images, train_x, train_y, test_x, test_y)])
-            common.save_checkpoint(options, out, state, epoch, log, seconds, scores=scores)
+            save(epoch)
 
     draw_and_score(start_epoch)
     n = len(train_x) // options.batch_size  # steps of E and G in an epoch
-    with tqdm(total=options.epochs * n, initial=start_epoch * n, desc=out.name,
-              unit=" steps") as bar:
-        for epoch in range(start_epoch, options.epochs):
-            start, steps = time.perf_counter(), range(epoch * n, (epoch + 1) * n)
-            torch.manual_seed(1_000_000 * (options.seed + 1) + epoch)  # all that an epoch needs
-            batches = common.minibatches(train_x, options.batch_size)
-            losses = train_epoch(E, G, D, average_E, average_G, opt_eg, opt_d, batches, steps,
-                                 options.d_steps, options.decay_d, options.decay_eg, options.l1,
-                                 options.average)
-            for row in common.mean_losses(losses, steps, bar):
-                log.append(row)
+    bar = tqdm(total=options.epochs * n, initial=start_epoch * n, desc=out.name, unit=" steps")
+    for epoch in range(start_epoch, options.epochs):
+        start, steps, rows = time.perf_counter(), range(epoch * n, (epoch + 1) * n), []
+        torch.manual_seed(1_000_000 * (options.seed + 1) + epoch)  # all that an epoch needs
+        batches = common.minibatches(train_x, options.batch_size)
+        for step, losses in zip(steps, train_epoch(
+                E, G, D, average_E, average_G, opt_eg, opt_d, batches, steps, options.d_steps,
+                options.decay_d, options.decay_eg, options.l1, options.average)):
+            rows.append(losses)
+            bar.update()
+            if len(rows) == 50 or step == steps[-1]:
+                log.append([step + 1, *common.mean_losses(rows, epoch + 1)])
+                rows = []
                 bar.set_postfix_str("epoch {}/{}, D {:.3f}, E and G {:.3f}".format(
-                    epoch + 1, options.epochs, *row[1:]))
-            seconds += time.perf_counter() - start
-            # E's deviation, an exponential, can be infinite where all weights are finite
-            if not autoencode(E, G, train_x[:1000], options.seed).isfinite().all():
-                raise FloatingPointError(f"a weight of E or G, or a deviation of E, is not finite "
-                                         f"after epoch {epoch + 1}; {out} holds epoch {epoch}")
-            common.save_checkpoint(options, out, state, epoch + 1, log, seconds, scores=scores)
-            draw_and_score(epoch + 1)
+                    epoch + 1, options.epochs, *log[-1][1:]))
+        seconds += time.perf_counter() - start
+        # E's deviation, an exponential, can be infinite where all weights are finite
+        if not autoencode(E, G, train_x[:1000], options.seed).isfinite().all():
+            raise FloatingPointError(f"a weight of E or G, or a deviation of E, is not finite in "
+                                     f"epoch {epoch + 1}; earlier epochs are kept")
+        save(epoch + 1)
+        draw_and_score(epoch + 1)
+    bar.close()
 
-    save_figures(out, log, scores)
+    save_figures(log, scores, out)
     save_samples(average_G, shown_z, out)
     x = torch.cat([test_x[test_y == digit][:1] for digit in range(10)])
     save_autoencodings(average_E, average_G, x, options.seed, out)
     canvas = autoencode(average_E, average_G, test_x, options.seed)
-    results = (common.parameter_counts({"E": E, "G": G, "D": D})
-               | evaluate(canvas, sample(average_G, z), train_x, train_y, test_x, test_y))
-    return common.save_results(options, out, results, device, seconds)
+    results = evaluate(canvas, sample(average_G, z), train_x, train_y, test_x, test_y)
+    parameters = common.parameter_counts({"E": E, "G": G, "D": D})
+    return common.save_results(out, options, results | parameters, device, seconds)
 
 
-def save_figures(out: Path, log: list, scores: list) -> None:
-    """metrics.csv and scores.csv with their curves, and training.gif."""
-    common.save_csv(("step", "d_loss", "eg_loss"), log, out / "metrics.csv")
+def save_figures(log: list, scores: list, out: Path) -> None:
+    """Curves of the losses and of scores.csv, and training.gif."""
     steps, d_loss, eg_loss = zip(*log)
     common.save_curves({"losses": {"D": (steps, d_loss), "E and G": (steps, eg_loss)}},
                        out / "losses.png", "step")
-    common.save_csv(("epoch", *SCORES), scores, out / "scores.csv")
     epochs, first_error, last_error, first_sharp, last_sharp, accuracy, kl = zip(*scores)
     common.save_curves({
         "distance from canvas to image": {"t = 1": (epochs, first_error),
@@ -435,12 +434,14 @@ def save_figures(out: Path, log: list, scores: list) -> None:
         "label accuracy of autoencodings": {"last t": (epochs, accuracy)},
         "KL of the class distribution": {"last t": (epochs, kl)},
     }, out / "scores.png", "epoch")
-    common.save_gif(sorted((out / "samples").glob("epoch-*.png")), out / "training.gif")
+    common.save_gif((out / "samples").glob("epoch-*.png"), out / "training.gif")
 
 
 def main(argv: list[str] | None = None) -> None:
     """The program: status 0, 1 (data, disk or losses), 2 (options), 130 (Ctrl-C)."""
-    common.run_program(Options, train, configuration, argv)
+    options, out, resume = common.parse_args(Options, __doc__, argv)
+    with common.exit_status(options, out):
+        train(options, out, resume)
 
 
 if __name__ == "__main__":

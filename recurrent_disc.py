@@ -19,7 +19,7 @@ means are over i and over sets. |W| is the sum of the absolute values of a netwo
     figure 4  samples, k = 1       python recurrent_disc.py --set-size 1   figures4-6-k1.png
     figure 5  samples, k = 2       python recurrent_disc.py --set-size 2   figures4-6-k2.png
     figure 6  samples, k = 4       python recurrent_disc.py --set-size 4   figures4-6-k4.png
-    figures 4 to 6, three seeds    python recurrent_disc.py --paper        figures4-6.png,
+    figures 4 to 6, three seeds    python reproduce.py recurrent_disc      figures4-6.png,
                                                                            digits-by-k.png
 
 The paper has no numbers for figures 4 to 6, but a claim: the larger k, the more modes. The
@@ -41,7 +41,7 @@ Where this differs from the paper or the author's code (measured in docs/recurre
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 if __name__ == "__main__":  # before torch: waiting threads that spin slow down all else
@@ -53,7 +53,7 @@ from torch.nn.functional import softplus
 from tqdm import tqdm
 
 import common
-from common import Figure, option
+from common import option
 
 # from the author's code:
 LATENT = 100  # numbers in z
@@ -71,13 +71,15 @@ SAMPLES = 10_000  # generated images that the evaluation counts
 class Options:
     """Default, accepted values and meaning of each; raises ValueError where one is not accepted."""
 
+    script = "recurrent_disc.py"
     set_size: int = option(4, (1, 60_000), "k: images in a set")
     epochs: int = option(10, (1, 10**6), "an epoch is 1,000 generator steps, not a pass through "
                          "the data")
     batch_size: int = option(64, (1, 60_000), "images in a minibatch, a multiple of the set size")
-    train_size: int = option(60_000, (1, 60_000), "train on the first N training images")
-    seed: int = option(0, (0, 10**9), "of weights, minibatches and noise")
+    train_size: int = option(0, (0, 10**9), "train on the first N training images; 0: all")
+    seed: int = option(0, (0, 4000), "of weights, minibatches and noise")
     device: str = option("auto", ("auto", "cpu", "cuda", "mps"), "auto is cuda, else cpu")
+    dataset: str = option("MNIST", common.DATASETS, "images in DATA/DATASET/raw")
     data: str = option("data", (), "folder of the data set")
 
     def __post_init__(self):
@@ -183,134 +185,71 @@ def sample(G: nn.Module, count: int, seed: int) -> Tensor:
         return G(torch.randn(count, LATENT, device=next(G.parameters()).device))
 
 
-def save_digits_by_k(rows: list[dict], path: Path) -> None:
-    """The paper's claim as numbers: digits covered, and KL of the class distribution, against k.
-
-    Each row has set_size, digits and kl of one training.
-    """
-    sizes = sorted({row["set_size"] for row in rows})
-    titles = {"digits": "digits with at least 2% of the samples",
-              "kl": "KL(class distribution || training set's)"}
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
-    for axes, (name, title) in zip(figure.subplots(1, 2), titles.items()):
-        values = [[row[name] for row in rows if row["set_size"] == k] for k in sizes]
-        axes.vlines(sizes, [min(v) for v in values], [max(v) for v in values], "C0", linewidth=5,
-                    alpha=0.3, label="range")
-        axes.plot(sizes, [sum(v) / len(v) for v in values], "C0_-", markersize=16, label="mean")
-        axes.plot(sizes, values, "C1o", markersize=4)
-        axes.plot([], [], "C1o", markersize=4, label="one seed")
-        axes.set(title=title, xlabel="k, images in a set", xticks=sizes,
-                 ylim=(0, 1.1 * max(row[name] for row in rows)))
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    figure.savefig(path, dpi=120)
-
-
 # ---- run ----------------------------------------------------------------------------------------
 
 
-def configuration(options: Options) -> str:
-    """The name of a run: what makes it different from the others of the paper."""
-    return f"k{options.set_size}-seed{options.seed}"
+METRICS = ("generator_step", "d_loss", "g_loss")
 
 
-def build(options: Options, device: torch.device) -> dict:
-    """Networks and optimizers, new, by the names they have in checkpoint.pt."""
+def train(options: Options, out: str | Path, resume: bool = False) -> dict:
+    """Train in the new folder `out`, or continue the run that is there; return the results."""
+    out, device, n = Path(out), common.pick_device(options.device), STEPS_PER_EPOCH
+    train_x, train_y, test_x, test_y = common.load_images(
+        options.data, options.dataset, options.train_size, device)
+
     torch.manual_seed(options.seed)
     G, D = generator().to(device), Discriminator(784).to(device)
     opt_g, opt_d = (torch.optim.Adam(network.parameters(), fused=True) for network in (G, D))
-    return {"G": G, "D": D, "opt_g": opt_g, "opt_d": opt_d}
-
-
-def train(options: Options, out: Path) -> dict:
-    """Begin or continue the run in `out`, or just return its results where it has finished."""
-    if results := common.finished(options, out):
-        return results
-    device = common.pick_device(options.device)
-    train_x, train_y, test_x, test_y = common.mnist(options.data, device)
-    train_x, train_y = train_x[: options.train_size], train_y[: options.train_size]
-
-    state = build(options, device)
-    G, D, opt_g, opt_d = (state[name] for name in ("G", "D", "opt_g", "opt_d"))
-    first, log, seconds = common.begin(options, out, state, device)
+    state = {"G": G, "D": D, "opt_g": opt_g, "opt_d": opt_d}
+    start_epoch, log, seconds = common.begin(out, options, state, device, resume)
 
     def draw(epochs: int) -> None:
         common.save_grid(sample(G, 100, options.seed), out / "samples" / f"epoch-{epochs:03}.png",
                          columns=10)
 
-    draw(first)
-    n = STEPS_PER_EPOCH
-    with tqdm(total=options.epochs * n, initial=first * n, desc=out.name, unit=" steps") as bar:
-        for epoch in range(first, options.epochs):
-            start, steps = time.perf_counter(), range(epoch * n, (epoch + 1) * n)
-            torch.manual_seed(1_000_000 * (options.seed + 1) + epoch)  # all that an epoch needs
-            losses = train_epoch(
-                G, D, opt_g, opt_d, common.minibatches(train_x, options.batch_size), steps,
-                options.batch_size // options.set_size, options.set_size)
-            for row in common.mean_losses(losses, steps, bar):
-                log.append(row)
+    draw(start_epoch)
+    sets = options.batch_size // options.set_size
+    bar = tqdm(total=options.epochs * n, initial=start_epoch * n, desc=out.name, unit=" steps")
+    for epoch in range(start_epoch, options.epochs):
+        start, steps, rows = time.perf_counter(), range(epoch * n, (epoch + 1) * n), []
+        torch.manual_seed(1_000_000 * (options.seed + 1) + epoch)  # all that an epoch needs
+        batches = common.minibatches(train_x, options.batch_size)
+        for step, losses in zip(steps, train_epoch(G, D, opt_g, opt_d, batches, steps, sets,
+                                                   options.set_size)):
+            rows.append(losses)
+            bar.update()
+            if len(rows) == 50 or step == steps[-1]:
+                log.append([step + 1, *common.mean_losses(rows, epoch + 1)])
+                rows = []
                 bar.set_postfix_str("epoch {}/{}, D {:.3f}, G {:.3f}".format(
-                    epoch + 1, options.epochs, *row[1:]))
-            seconds += time.perf_counter() - start
-            common.save_checkpoint(options, out, state, epoch + 1, log, seconds)
-            draw(epoch + 1)
+                    epoch + 1, options.epochs, *log[-1][1:]))
+        seconds += time.perf_counter() - start
+        common.save_checkpoint(out, options, state, epoch=epoch + 1, log=log, seconds=seconds)
+        common.save_csv(METRICS, log, out / "metrics.csv")
+        draw(epoch + 1)
+    bar.close()
 
     images = sample(G, SAMPLES, options.seed)
-    save_figures(options, out, log, images)
-    results = common.parameter_counts(state) | common.label_statistics(
-        images, train_x, train_y, test_x, test_y)
-    return common.save_results(options, out, results, device, seconds)
+    save_figures(options.set_size, log, images, out)
+    results = common.label_statistics(images, train_x, train_y, test_x, test_y)
+    return common.save_results(out, options, results | common.parameter_counts(state), device,
+                               seconds)
 
 
-def save_figures(options: Options, out: Path, log: list, images: Tensor) -> None:
-    """metrics.csv, losses.png, training.gif and the paper's figure of one run."""
-    common.save_csv(("generator_step", "d_loss", "g_loss"), log, out / "metrics.csv")
+def save_figures(set_size: int, log: list, images: Tensor, out: Path) -> None:
+    """losses.png, training.gif and the paper's figure of one run."""
     steps, d_loss, g_loss = zip(*log)
     common.save_curves({"losses": {"D": (steps, d_loss), "G": (steps, g_loss)}},
                        out / "losses.png", "generator step")
-    common.save_gif(sorted((out / "samples").glob("epoch-*.png")), out / "training.gif")
-    common.save_grid(images[:100], out / f"figures4-6-k{options.set_size}.png", columns=10)
-
-
-SET_SIZES, SEEDS = (1, 2, 4), (0, 1, 2)  # of figures 4 to 6; three trainings for each
-
-
-def paper(options: Options, out: Path, jobs: int) -> None:
-    """Figures 4 to 6, and the digits by k, with three seeds each."""
-    runs = {out / configuration(run): run for run in (
-        replace(options, set_size=k, seed=seed) for k in SET_SIZES for seed in SEEDS)}
-    rows = sorted(common.train_all(train, runs, jobs), key=lambda row: row["run"])
-    common.save_table(rows, out / "results.csv", (
-        "epochs", "digits", "kl", "median_distance", "training_seconds"))
-
-    panels = {f"k = {run.set_size}": load_samples(run, folder)
-              for folder, run in runs.items() if run.seed == 0}
-    common.save_panels(panels, out / "figures4-6.png", len(panels), columns=10)
-    save_digits_by_k(rows, out / "digits-by-k.png")
-
-    print("\nMean (lowest to highest) of the seeds")
-    for k in SET_SIZES:
-        of_k = [row for row in rows if row["set_size"] == k]
-        print(f"k = {k}: " + ", ".join(
-            f"{name} {mean_and_range([row[name] for row in of_k])}"
-            for name in ("digits", "kl", "median_distance")))
-
-
-def load_samples(options: Options, out: Path) -> Tensor:
-    """The first hundred samples of a finished run."""
-    G = generator()
-    G.load_state_dict(common.read_checkpoint(Options, out)["G"])
-    return sample(G, 100, options.seed)
-
-
-def mean_and_range(values: list[float]) -> str:
-    """The mean, and in parentheses the lowest and the highest value."""
-    return f"{sum(values) / len(values):.4g} ({min(values):.4g} to {max(values):.4g})"
+    common.save_gif((out / "samples").glob("epoch-*.png"), out / "training.gif")
+    common.save_grid(images[:100], out / f"figures4-6-k{set_size}.png", columns=10)
 
 
 def main(argv: list[str] | None = None) -> None:
     """The program: status 0, 1 (data, disk or losses), 2 (options), 130 (Ctrl-C)."""
-    common.run_program(Options, train, configuration, argv, paper, varied=("set_size", "seed"))
+    options, out, resume = common.parse_args(Options, __doc__, argv)
+    with common.exit_status(options, out):
+        train(options, out, resume)
 
 
 if __name__ == "__main__":

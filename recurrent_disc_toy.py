@@ -27,7 +27,7 @@ It is least where the LSTM's outputs are the probabilities above. No generator i
 
     figure 3  learned and exact       python recurrent_disc_toy.py               figure3-toy.png
     figure 3  for longer sets         python recurrent_disc_toy.py --set-size 6  figure3-toy.png
-    figure 3  with three seeds        python recurrent_disc_toy.py --paper       figure3-seeds.png
+    figure 3  with three seeds        python reproduce.py recurrent_disc_toy     figure3-seeds.png
 
 Where this differs from the paper or the author's code (measured in docs/recurrent_disc_toy.md):
 - The paper's table is for one sequence, 0, 0, 0, 0. Here it is the mean over all 5^k sequences,
@@ -44,7 +44,7 @@ import os
 import time
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 if __name__ == "__main__":  # before torch: waiting threads that spin slow down all else
@@ -67,8 +67,9 @@ STEPS, SETS, RATE = 2000, 128, 2e-3  # ours; SETS real ones and SETS generated o
 class Options:
     """Default, accepted values and meaning of each; raises ValueError where one is not accepted."""
 
+    script = "recurrent_disc_toy.py"
     set_size: int = option(4, (1, 6), "samples in a set")  # the tables go through all 5^6 sets
-    seed: int = option(0, (0, 10**9), "of weights and samples")
+    seed: int = option(0, (0, 4000), "of weights and samples")
     device: str = option("auto", ("auto", "cpu", "cuda", "mps"), "auto is cuda, else cpu")
 
     def __post_init__(self):
@@ -220,30 +221,27 @@ def save_figure_3(rows: list[dict], missing: list[dict], path: Path) -> None:
 # ---- run ----------------------------------------------------------------------------------------
 
 
-def configuration(options: Options) -> str:
-    """The name of a run: what makes it different from the others of the paper."""
-    return f"k{options.set_size}-seed{options.seed}"
+def train(options: Options, out: str | Path, resume: bool = False) -> dict:
+    """Train and fill the new folder `out`; return the results.
 
-
-def train(options: Options, out: Path) -> dict:
-    """Train and fill `out`, or just return its results where that has been done.
-
-    This takes a minute, so there is no checkpoint: a run that was stopped begins again.
+    This takes a minute, so there is no checkpoint, and nothing to resume.
     """
-    if results := common.finished(options, out):
-        return results
-    device, start = common.pick_device(options.device), time.perf_counter()
+    out, device, start = Path(out), common.pick_device(options.device), time.perf_counter()
+    common.require_new(out)
     torch.manual_seed(options.seed)
     D = Discriminator(CATEGORIES)
     mean_D = deepcopy(D).to(device)  # copied on the CPU: .to() makes the LSTM's weights one piece
     D.to(device)
     opt = torch.optim.Adam(D.parameters(), fused=True)
-    common.say(f"{out} on {device} ({torch.get_num_threads()} CPU threads), {STEPS} steps")
-    log = []
-    with tqdm(total=STEPS, desc=out.name, unit=" steps") as bar:
-        for row in common.mean_losses(fit(D, mean_D, opt, options.set_size), range(STEPS), bar):
-            log.append(row)
-            bar.set_postfix_str(f"loss {row[1]:.3f}")
+    print(f"{out} on {device} ({torch.get_num_threads()} CPU threads), {STEPS} steps", flush=True)
+    log, rows = [], []
+    bar = tqdm(fit(D, mean_D, opt, options.set_size), out.name, STEPS, unit=" steps")
+    for step, loss in enumerate(bar, 1):
+        rows.append(loss)
+        if len(rows) == 50 or step == STEPS:
+            log.append([step, *common.mean_losses(rows, 1)])
+            rows = []
+            bar.set_postfix_str(f"loss {log[-1][1]:.3f}")
     seconds = time.perf_counter() - start
 
     rows, missing = tables(mean_D, options.set_size)
@@ -253,7 +251,7 @@ def train(options: Options, out: Path) -> dict:
         common.save_csv(table[0], (row.values() for row in table), out / f"{name}.csv")
     common.save_csv(("step", "loss"), log, out / "metrics.csv")
     save_figure_3(rows, missing, out / "figure3-toy.png")
-    return common.save_results(options, out, {
+    return common.save_results(out, options, {
         "mean_by_k": [row["mean"] for row in rows],
         "worst_error_by_k": [row["worst_error"] for row in rows],
         "error_of_mean": max(abs(row["mean"] - row["exact"]) for row in rows),
@@ -261,43 +259,11 @@ def train(options: Options, out: Path) -> dict:
         "lowest_with_missing": min(row["lowest"] for row in missing)}, device, seconds)
 
 
-SEEDS = (0, 1, 2)
-
-
-def paper(options: Options, out: Path, jobs: int) -> None:
-    """Figure 3 with three seeds: a curve for each, and their mean and range."""
-    runs = [replace(options, seed=seed) for seed in SEEDS]
-    rows = list(common.train_all(train, {out / configuration(run): run for run in runs}, jobs))
-    rows.sort(key=lambda row: row["seed"])
-    common.save_table(rows, out / "results.csv", (
-        "error_of_mean", "worst_error", "lowest_with_missing", "training_seconds"))
-
-    depths = range(1, options.set_size + 1)
-    exact = {"exact": (depths, [likelihood(k) for k in depths])}
-    panels = {title: {f"seed {row['seed']}": (depths, row[name]) for row in rows}
-              for title, name in (("mean output for all sets", "mean_by_k"),
-                                  ("largest error for any set", "worst_error_by_k"))}
-    panels["mean output for all sets"] |= exact
-    common.save_curves(panels, out / "figure3-seeds.png", "k, samples read")
-
-    print("\nMean (lowest to highest) of the seeds")
-    for k in depths:
-        means, errors = ([row[name][k - 1] for row in rows]
-                         for name in ("mean_by_k", "worst_error_by_k"))
-        print(f"k = {k}, exact {likelihood(k):.4f}: mean {mean_and_range(means)}, "
-              f"largest error {mean_and_range(errors)}")
-    for name in ("error_of_mean", "worst_error", "lowest_with_missing"):
-        print(f"{name}: {mean_and_range([row[name] for row in rows])}")
-
-
-def mean_and_range(values: list[float]) -> str:
-    """The mean, and in parentheses the lowest and the highest value."""
-    return f"{sum(values) / len(values):.4g} ({min(values):.4g} to {max(values):.4g})"
-
-
 def main(argv: list[str] | None = None) -> None:
-    """The program: status 0, 1 (disk or losses), 2 (options), 130 (Ctrl-C)."""
-    common.run_program(Options, train, configuration, argv, paper, varied=("seed",), resume=False)
+    """The program: status 0, 1 (data, disk or losses), 2 (options), 130 (Ctrl-C)."""
+    options, out, resume = common.parse_args(Options, __doc__, argv)
+    with common.exit_status(options, out):
+        train(options, out, resume)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,8 @@ SAMPLES = 10_000  # points that estimates are measured with
 class Options:
     """Default, accepted values and meaning of each; raises ValueError where one is not accepted."""
 
-    seed: int = option(0, (0, 10**9), "of weights and points")
+    script = "wasserstein_toy.py"
+    seed: int = option(0, (0, 4000), "of weights and points")
     device: str = option("auto", ("auto", "cpu", "cuda", "mps"), "auto is cuda, else cpu")
 
     def __post_init__(self):
@@ -413,21 +414,15 @@ FIGURES = {"figure1-one-dimension.png": figure_1, "figure2-two-gaussians.png": f
            "figure3-value-surfaces.png": figure_3, "figure4-layer-gradients.png": figure_4}
 
 
-def configuration(options: Options) -> str:
-    """The name of a run."""
-    return f"seed{options.seed}"
+def train(options: Options, out: str | Path, resume: bool = False) -> dict:
+    """All figures and results.json in the new folder `out`; return the results.
 
-
-def train(options: Options, out: Path) -> dict:
-    """All figures and results.json, or just the results where that has been done.
-
-    The files are written together at the end: an interrupted run leaves nothing behind.
+    The files are written together at the end: a run that is stopped leaves nothing to resume.
     """
-    if results := common.finished(options, out):
-        return results
-    device = common.pick_device(options.device)
-    common.say(f"{out} on {device}: figures 1 to 4, 18 critics to fit")
-    start, pictures, results = time.perf_counter(), {}, {}
+    out, device, start = Path(out), common.pick_device(options.device), time.perf_counter()
+    common.require_new(out)
+    print(f"{out} on {device}: figures 1 to 4, 18 critics to fit", flush=True)
+    pictures, results = {}, {}
     for name, make in FIGURES.items():
         torch.manual_seed(options.seed)  # each figure depends on the seed alone
         figure, numbers = make(device)
@@ -437,12 +432,14 @@ def train(options: Options, out: Path) -> dict:
         pictures[name] = buffer.getvalue()
     for name, picture in pictures.items():
         common.write_whole(out / name, picture)
-    return common.save_results(options, out, results, device, time.perf_counter() - start)
+    return common.save_results(out, options, results, device, time.perf_counter() - start)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The program: status 0, 1 (disk or losses), 2 (options), 130 (Ctrl-C)."""
-    common.run_program(Options, train, configuration, argv, resume=False)
+    """The program: status 0, 1 (data, disk or losses), 2 (options), 130 (Ctrl-C)."""
+    options, out, resume = common.parse_args(Options, __doc__, argv)
+    with common.exit_status(options, out):
+        train(options, out, resume)
 
 
 if __name__ == "__main__":
