@@ -6,6 +6,7 @@ Images are rows of 784 floats in [0, 1] (28 x 28, row by row, 0 is black) wherev
 import argparse
 import csv
 import gzip
+import hashlib
 import io
 import json
 import math
@@ -17,8 +18,9 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, field, fields
 from datetime import datetime
+from http.client import HTTPException
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from urllib.request import urlopen
 
 import torch
 from matplotlib.figure import Figure
@@ -82,14 +84,16 @@ def download(path: Path, dataset: str) -> None:
     from torchvision import datasets  # importing it takes as long as torch: where needed
 
     source, reason = getattr(datasets, dataset), None
-    with TemporaryDirectory() as folder:
-        for mirror in source.mirrors:
-            try:
-                datasets.utils.download_url(mirror + path.name, folder,
-                                            md5=dict(source.resources)[path.name])
-                return write_whole(path, Path(folder, path.name).read_bytes())
-            except (OSError, RuntimeError) as error:
-                reason = error
+    print(f"downloading {path}", flush=True)
+    for mirror in source.mirrors:
+        try:
+            with urlopen(mirror + path.name, timeout=20) as answer:
+                content = answer.read()
+            if hashlib.md5(content).hexdigest() == dict(source.resources)[path.name]:
+                return write_whole(path, content)
+            reason = "another file under its name"
+        except (OSError, HTTPException) as error:
+            reason = error
     raise OSError(f"{path} is missing, and no mirror has it ({reason}): put the four .gz files of "
                   f"{dataset} into {path.parent}")
 
@@ -325,9 +329,9 @@ def exit_status(options, out: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         hint = "Interrupted; there was nothing to keep yet."
         if (out / "checkpoint.pt").exists():
-            program = sys.argv[0] if sys.argv[0].endswith(".py") else options.script
+            typed = sys.argv[0] if Path(sys.argv[0]).name == options.script else options.script
             hint = ("Interrupted. What is finished is kept. To continue: "
-                    + shlex.join(["python", program, "--resume", str(out)]))
+                    + shlex.join(["python", typed, "--resume", str(out)]))
         print(f"\n{hint}", file=sys.stderr)
         sys.exit(130)
     except (OSError, FloatingPointError) as error:
@@ -348,6 +352,8 @@ def write_whole(path: Path, content: bytes) -> None:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+        if not any(path.parent.iterdir()):
+            path.parent.rmdir()
 
 
 def save_checkpoint(out: Path, options, state: dict, **numbers) -> None:

@@ -10,7 +10,7 @@
 
     python reproduce.py infogan --list         the trainings, a command a line, as anyone would type
     python reproduce.py infogan --jobs 4       four at a time, one thread and one log each
-    python reproduce.py infogan --only '*-seed0' -- --epochs 1
+    python reproduce.py infogan --only seed0 -- --epochs 1
                                                some of them; what follows -- goes to each
 
 What is finished stays, what was stopped is resumed by the same command. Figures and table are of
@@ -21,11 +21,11 @@ import argparse
 import json
 import math
 import os
+import re
 import shlex
 import subprocess
 import sys
 import time
-from fnmatch import fnmatch
 from pathlib import Path
 from statistics import fmean
 
@@ -384,14 +384,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, metavar="N", help="trainings at a time (default: the "
                         "number of cores, 1 on a GPU)",
                         default=1 if torch.cuda.is_available() else os.cpu_count())
-    parser.add_argument("--only", metavar="GLOB", default="*", help="runs whose name fits")
+    parser.add_argument("--only", metavar="REGEX", default="", help="runs in whose name it is found")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/paper/PAPER")
     args = parser.parse_args(argv)
     out = args.out or Path("runs", "paper", args.paper)
     trainings, figures, shown = PAPERS[args.paper]
     commands = {name: ["python", f"{args.paper}.py", *options.split(), *more,
                        "--out", str(out / name)]
-                for name, options in trainings.items() if fnmatch(name, args.only)}
+                for name, options in trainings.items() if re.search(args.only, name)}
     if not commands or args.jobs < 1:
         parser.error("--only: no run has such a name; see --list" if not commands else
                      "--jobs: a whole number from 1 on")

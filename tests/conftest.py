@@ -35,9 +35,6 @@ SHORT = {  # options of a short run of each script, and constants that shorten i
                        {"SAMPLES": 30, "STEPS_PER_EPOCH": 2}),
     "bigran": ("--batch-size 16 --train-size 32 --hidden 8", {"SAMPLES": 30}),
 }
-PAPER = {  # scripts with --paper, and what shortens it
-    "gan_toy": "", "wgan_gp_binary_seed": "--dims 0 4", "binarygan": "", "infogan": "",
-    "cbigan": "", "recurrent_disc_toy": "", "recurrent_disc": ""}
 SMALL = {  # stand-ins for convolutions and pictures, where a test is about neither
     "gan_toy": {"save_surfaces": lambda panels, path: Image.new("L", (4, 4)).save(path)},
     "wgan_gp_binary_seed": {
@@ -53,7 +50,7 @@ UNTRAINED = ("wasserstein_toy", "recurrent_disc_toy")  # of a minute: no epochs,
 @pytest.fixture(scope="session")
 def data() -> tuple[torch.Tensor, ...]:
     """MNIST on the CPU: train_x, train_y, test_x, test_y."""
-    return common.mnist(ROOT / "data", torch.device("cpu"))
+    return common.load_images(ROOT / "data")
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +70,12 @@ def short(data, monkeypatch, tmp_path):
     and has small networks.
     """
     few = tuple(tensor[:300] for tensor in data)
-    monkeypatch.setattr(common, "mnist", lambda root, device: tuple(t.to(device) for t in few))
+
+    def load_images(root="data", dataset="MNIST", train_size=0, device="cpu"):
+        x, y, *test = (tensor.to(device) for tensor in few)
+        return x[: train_size or None], y[: train_size or None], *test
+
+    monkeypatch.setattr(common, "load_images", load_images)
 
     def program(name: str, whole: bool = True):
         script = importlib.import_module(name)
@@ -97,6 +99,23 @@ def short(data, monkeypatch, tmp_path):
         return run
 
     return program
+
+
+def build(script, options) -> dict:
+    """The networks and optimizers that train() makes, by name, before it trains them."""
+    class Built(Exception):
+        pass
+
+    def begin(out, options, state, *_, **__):
+        raise Built(state)
+
+    few = torch.rand(8, 784), torch.arange(8), torch.rand(8, 784), torch.arange(8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(common, "begin", begin)
+        patch.setattr(common, "load_images", lambda *_: few)
+        with pytest.raises(Built) as built:
+            script.train(options, "nowhere")
+    return built.value.args[0]
 
 
 def checkpoint(out: Path) -> dict:
