@@ -9,7 +9,7 @@ import pytest
 import scipy.special
 import scipy.stats
 import torch
-from conftest import assert_same, checkpoint
+from conftest import assert_same, build, checkpoint
 from PIL import Image
 from torch import nn
 
@@ -49,7 +49,7 @@ def double(monkeypatch):
 
 def new(module, chosen, **more):
     """Networks, averages and optimizers, new."""
-    return module.build(module.Options(**chosen, **more), CPU)
+    return build(module, module.Options(**chosen, **more))
 
 
 def labels_of(module, y):
@@ -345,7 +345,8 @@ def run(monkeypatch, narrow, data, tmp_path, script):
     """Train on little data: run(out, **options) gives the run's folder and results."""
     module, chosen = script
     few = tuple(tensor[:100] for tensor in data)
-    monkeypatch.setattr(common, "mnist", lambda root, device: few)
+    monkeypatch.setattr(common, "load_images", lambda root, dataset, size, device: (
+        few[0][:size or None], few[1][:size or None], *few[2:]))
     monkeypatch.setattr(module, "SAMPLES", 100)
     monkeypatch.setattr(module, "tsne", lambda codes, seed: codes[:, :2])
     for picture in ("curves", "gif", "scatter"):  # most of the time, and not looked at here
@@ -353,7 +354,8 @@ def run(monkeypatch, narrow, data, tmp_path, script):
 
     def run(out, **options):
         options = module.Options(**chosen, train_size=64, batch_size=32, device="cpu", **options)
-        return tmp_path / out, module.train(options, tmp_path / out)
+        resume = (tmp_path / out).exists()
+        return tmp_path / out, module.train(options, tmp_path / out, resume)
     return run
 
 
@@ -472,33 +474,3 @@ def test_interrupted_while_scoring(run, script, monkeypatch):
     for name in ("scores.csv", "samples/epoch-002.png"):
         assert (whole / name).read_bytes() == (out / name).read_bytes()
     assert len(calls) == 2 and results["1nn_accuracy_code"] >= 0
-
-
-def test_paper_shows_both_variants(monkeypatch, narrow, data, tmp_path, capsys):
-    monkeypatch.setattr(common, "mnist", lambda *_: tuple(tensor[:100] for tensor in data))
-    monkeypatch.setattr(cbigan, "SAMPLES", 100)
-    monkeypatch.setattr(cbigan, "tsne", lambda codes, seed: codes[:, :2])
-    monkeypatch.setattr(common, "save_curves", lambda *_: None)
-    shown = {}
-    monkeypatch.setattr(common, "save_scatter", lambda panels, *_: shown.update(panels))
-    out = tmp_path / "paper"
-    cbigan.main(["--paper", "--jobs", "1", "--epochs", "1", "--train-size", "64", "--batch-size",
-                 "32", "--device", "cpu", "--out", str(out)])
-    grid = Image.open(out / "figure4-reconstructions.png")
-    assert grid.size == (20 * 58 + 2, 6 * 58 + 2)
-    for i, variant in enumerate(("simple", "extended")):
-        own = Image.open(out / f"{variant}-seed0" / "figure4-reconstructions.png")
-        shared = grid.crop((0, i * 3 * 58, grid.width, (i + 1) * 3 * 58 + 2))
-        assert shared.tobytes() == own.tobytes()
-        E = cbigan.Encoder().eval()
-        E.load_state_dict(checkpoint(out / f"{variant}-seed0")["average_E"])
-        with torch.no_grad():
-            assert torch.allclose(shown[f"{variant} CBiGAN"], E(data[2][:100])[:, :2], atol=1e-6)
-    rows = list(csv.DictReader((out / "results.csv").open()))
-    assert [row["run"] for row in rows] == ["simple-seed0", "extended-seed0"]
-    results = json.loads((out / "extended-seed0" / "results.json").read_text())
-    assert float(rows[1]["sample_label_accuracy"]) == results["sample_label_accuracy"]
-    with pytest.raises(SystemExit) as stop:
-        cbigan.main(["--paper", "--variant", "extended", "--out", str(out)])
-    assert stop.value.code == 2
-    assert "--variant: --paper goes through its values" in capsys.readouterr().err

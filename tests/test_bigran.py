@@ -11,7 +11,7 @@ import pytest
 import scipy.special
 import scipy.stats
 import torch
-from conftest import assert_same, checkpoint
+from conftest import assert_same, build, checkpoint
 from PIL import Image
 from torch import nn
 
@@ -116,7 +116,7 @@ def test_parameter_counts():
     def lstm(inputs, hidden):  # PyTorch has two biases for each gate
         return 4 * hidden * (inputs + hidden + 2)
 
-    assert common.parameter_counts(bigran.build(bigran.Options(), CPU)) == {
+    assert common.parameter_counts(build(bigran, bigran.Options())) == {
         "parameters_E": lstm(784, 128) + 129 * 50,
         "parameters_G": lstm(25, 128) + 129 * 784,
         "parameters_D": lstm(25, 128) + 785 * 128 + 129 * 128 + lstm(256, 128) + 129,
@@ -128,7 +128,7 @@ def test_every_lstm_is_flattened_for_cudnn(monkeypatch):
     """The copies, too: on a GPU a network that is not gives a warning at every use."""
     flattened = set()
     monkeypatch.setattr(nn.LSTM, "flatten_parameters", lambda lstm: flattened.add(id(lstm)))
-    state = bigran.build(SMALL, CPU)
+    state = build(bigran, SMALL)
     lstms = [layer for network in state.values() if isinstance(network, nn.Module)
              for layer in network.modules() if isinstance(layer, nn.LSTM)]
     assert len(lstms) == 6 and {id(lstm) for lstm in lstms} <= flattened
@@ -156,7 +156,7 @@ def test_l1_norm_against_a_hand_count():
 
 
 def test_pairs_are_real_images_with_their_codes_then_canvases_with_theirs():
-    state = bigran.build(SMALL, CPU)
+    state = build(bigran, SMALL)
     x = torch.rand(4, 784)
     torch.manual_seed(0)
     images, codes = bigran.pairs(x, state["E"], state["G"])
@@ -180,7 +180,7 @@ def algorithm(state, batches, steps, d_steps=1, decay_d=0.0, decay_eg=0.0, l1=0.
 def test_a_step_moves_each_player_by_its_own_loss_alone(data):
     """One step, two of D in it, against the formulas, with the other networks frozen."""
     options = replace(SMALL, dropout=0.0, lr_d=1e-3)
-    new, moved = bigran.build(options, CPU), bigran.build(options, CPU)
+    new, moved = build(bigran, options), build(bigran, options)
     batches = data[0][:16].split(8)
     torch.manual_seed(0)
     (losses,) = algorithm(moved, iter(batches), range(1), d_steps=2, l1=0.01)
@@ -230,9 +230,9 @@ def test_learning_rates_follow_their_formula(monkeypatch, data):
 
     monkeypatch.setattr(torch.optim.Adam, "step", recorded)
     options = replace(SMALL, lr_d=1e-3, lr_eg=4e-4, beta1=0.25)
-    state, batches = bigran.build(options, CPU), common.minibatches(data[0][:16], 8)
+    state, batches = build(bigran, options), common.minibatches(data[0][:16], 8)
     algorithm(state, batches, range(2), d_steps=3, decay_d=0.1, decay_eg=0.5)
-    resumed = bigran.build(options, CPU)
+    resumed = build(bigran, options)
     for name, part in resumed.items():
         part.load_state_dict(state[name].state_dict())
     algorithm(resumed, batches, range(2, 4), d_steps=3, decay_d=0.1, decay_eg=0.5)
@@ -250,7 +250,7 @@ def test_ema_against_its_formula():
 
 
 def test_ema_warms_up(monkeypatch, data):
-    updates, state = [], bigran.build(SMALL, CPU)
+    updates, state = [], build(bigran, SMALL)
     names = {id(network): name for name, network in state.items()}
     monkeypatch.setattr(bigran, "update_ema", lambda average, network, decay: updates.append(
         (names[id(average)], names[id(network)], decay)))
@@ -293,7 +293,8 @@ def test_noise_is_the_same_for_a_seed_and_disturbs_nothing():
 def run(data, monkeypatch, tmp_path):
     """Short runs on few data: run(*options, out="run") -> its folder. Curves go to run.curves."""
     few = data[0], data[1], data[2][:100], data[3][:100]
-    monkeypatch.setattr(common, "mnist", lambda *_: few)
+    monkeypatch.setattr(common, "load_images", lambda root, dataset, size, device: (
+        few[0][:size or None], few[1][:size or None], *few[2:]))
     monkeypatch.setattr(bigran, "SAMPLES", 100)
     monkeypatch.setattr(bigran, "SCORE_EVERY", 2)
     monkeypatch.setattr(common, "save_curves",
@@ -492,7 +493,7 @@ def test_interrupted_score_and_picture_are_made_up_for(run, monkeypatch, tmp_pat
 
 def test_an_infinite_deviation_stops_the_run(data, monkeypatch, tmp_path):
     """All weights are finite after this step, but E's codes are not; epoch 0 stays."""
-    monkeypatch.setattr(common, "mnist", lambda *_: tuple(tensor[:300] for tensor in data))
+    monkeypatch.setattr(common, "load_images", lambda *_: tuple(tensor[:300] for tensor in data))
     monkeypatch.setattr(bigran, "SAMPLES", 30)
     out = tmp_path / "run"
     with pytest.raises(SystemExit) as stop:

@@ -234,23 +234,26 @@ def test_pictures_of_what_is_on_the_device(accelerator, tmp_path):
 @pytest.mark.parametrize("name", SHORT)
 def test_script(name, short, accelerator, monkeypatch):
     """Training, figures and numbers, then the same for a run that goes on."""
-    waits, mean_losses = [], common.mean_losses
+    waits = []
 
-    def watched(losses):
-        while True:
-            before = accelerator.waits
-            row = next(losses, None)
-            waits.append(accelerator.waits - before)
-            if row is None:
-                return
-            assert row.device == DEVICE and not row.requires_grad
-            yield row
+    def watched(algorithm):
+        def steps(*args):
+            losses = algorithm(*args)
+            while True:
+                before = accelerator.waits
+                row = next(losses, None)
+                waits.append(accelerator.waits - before)
+                if row is None:
+                    return
+                assert row.device == DEVICE and not row.requires_grad
+                yield row
+        return steps
 
-    monkeypatch.setattr(common, "mean_losses", lambda losses, *rest: mean_losses(
-        watched(losses), *rest))
     monkeypatch.setattr(TSNE, "fit_transform", lambda self, x: numpy.asarray(x)[:, :2])
     layout = getattr(importlib.import_module(name), "tsne", None)
     run = short(name)
+    if name not in UNTRAINED:
+        monkeypatch.setattr(run.script, "train_epoch", watched(run.script.train_epoch))
     if layout:
         monkeypatch.setattr(run.script, "tsne", layout)  # not one that is short
     with monkeypatch.context() as patch:

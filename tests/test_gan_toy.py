@@ -243,7 +243,8 @@ def run(tmp_path, monkeypatch):
 
     def start(out, **options):
         options = {"batch_size": 16, "critic_steps": 2, "device": "cpu"} | options
-        return toy.train(toy.Options(**options), tmp_path / out), tmp_path / out
+        return toy.train(toy.Options(**options), tmp_path / out,
+                         (tmp_path / out).exists()), tmp_path / out
     return start
 
 
@@ -308,36 +309,3 @@ def test_a_run_resumed_at_its_end_has_its_results(run, no_pictures):
     again, _ = run("run", epochs=2)
     assert results.pop("training_seconds") == pytest.approx(again.pop("training_seconds"), abs=0.1)
     assert again == results
-
-
-def test_paper(monkeypatch, tmp_path, capsys):
-    """All twelve runs in order, and in the figure what each of them has sampled at last."""
-    monkeypatch.setattr(toy, "STEPS_PER_EPOCH", 1)
-    monkeypatch.setattr(toy, "SAMPLES", 50)
-    surfaces, curves = {}, {}
-    monkeypatch.setattr(toy, "save_surfaces", lambda panels, path: surfaces.update(
-        {path.name: panels}))
-    monkeypatch.setattr(common, "save_curves", lambda panels, path, *a: curves.update(
-        {path.name: panels}))
-    monkeypatch.setattr(common, "save_gif", lambda *a, **k: None)
-    toy.main(["--paper", "--epochs", "1", "--batch-size", "4", "--jobs", "1", "--device", "cpu",
-              "--out", str(tmp_path / "paper")])
-    runs = [f"{objective}-seed{seed}" for objective in toy.OBJECTIVES for seed in (0, 1, 2)]
-    rows = list(csv.DictReader((tmp_path / "paper" / "results.csv").open()))
-    assert [row["run"] for row in rows] == runs
-    assert [row["objective"] + "-seed" + row["seed"] for row in rows] == runs
-    assert all(float(row[name]) == value for row in rows
-               for name, value in toy.BEST[row["objective"]].items())
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[-13:-1]] == runs
-    panels = surfaces["figure-objectives.png"]
-    assert tuple(panels) == toy.OBJECTIVES
-    for objective, (D, points) in panels.items():
-        saved = checkpoint(tmp_path / "paper" / f"{objective}-seed0")
-        assert_same(dict(D.state_dict()), dict(saved["D"]))
-        G = toy.generator()
-        G.load_state_dict(saved["G"])
-        assert torch.equal(points, toy.sample(G, 1000, 0))
-    for objective, lines in curves["figure-modes.png"].items():
-        for seed in (0, 1, 2):
-            log = checkpoint(tmp_path / "paper" / f"{objective}-seed{seed}")["log"]
-            assert lines[f"seed {seed}"] == ((1,), (log[0][4],))

@@ -8,7 +8,7 @@ import pytest
 import scipy.special
 import scipy.stats
 import torch
-from conftest import checkpoint
+from conftest import build, checkpoint
 from PIL import Image
 from torch import nn
 
@@ -108,7 +108,7 @@ def test_settings_are_the_authors():
     options = recurrent.Options()
     assert (options.set_size, options.batch_size, options.epochs) == (4, 64, 10)
     for name, network in (("opt_d", "D"), ("opt_g", "G")):
-        state = recurrent.build(options, CPU)
+        state = build(recurrent, options)
         (group,) = state[name].param_groups
         assert group["betas"] == (0.9, 0.999) and group["weight_decay"] == 0
         assert [*map(id, group["params"])] == [*map(id, state[network].parameters())]
@@ -121,7 +121,8 @@ def test_settings_are_the_authors():
 def run(monkeypatch, data, tmp_path):
     """run(set_size=4) trains on little data, and gives the folder."""
     few = (*data[:2], data[2][:100], data[3][:100])
-    monkeypatch.setattr(common, "mnist", lambda root, device: few)
+    monkeypatch.setattr(common, "load_images", lambda root, dataset, size, device: (
+        few[0][:size or None], few[1][:size or None], *few[2:]))
     monkeypatch.setattr(recurrent, "SAMPLES", 100)
     monkeypatch.setattr(recurrent, "STEPS_PER_EPOCH", 3)
 
@@ -260,47 +261,6 @@ def test_sampling_leaves_the_random_stream_as_it_was():
     assert torch.equal(torch.rand(3), expected)
     assert torch.equal(images, recurrent.sample(G, 5, 9))
     assert not torch.equal(images, recurrent.sample(G, 5, 8))
-
-
-def test_paper_tells_mean_and_range_for_each_k(run, monkeypatch, data, tmp_path, capsys):
-    """In whatever order the runs end; the samples shown are those of seed 0."""
-    shown, few = {}, {"epochs": 1, "batch_size": 8, "train_size": 64, "device": "cpu"}
-    monkeypatch.setattr(recurrent, "STEPS_PER_EPOCH", 1)
-    monkeypatch.setattr(common, "save_panels", lambda panels, *_, **__: shown.update(panels))
-    monkeypatch.setattr(recurrent, "save_digits_by_k", lambda *_: None)
-
-    def ended(train, runs, jobs):
-        for i, (out, options) in reversed([*enumerate(runs.items())]):
-            if options.seed == 0:
-                train(options, out)
-            yield {"run": out.name, "set_size": options.set_size, "epochs": 1, "digits": 1 + i % 3,
-                   "kl": float(i**2), "median_distance": 0.5, "training_seconds": 1.0}
-
-    monkeypatch.setattr(common, "train_all", ended)
-    recurrent.paper(recurrent.Options(**few), tmp_path, 2)
-    printed = capsys.readouterr().out
-    for k, kl in ((1, "1.667 (0 to 4)"), (2, "16.67 (9 to 25)"), (4, "49.67 (36 to 64)")):
-        assert f"k = {k}: digits 2 (1 to 3), kl {kl}, median_distance 0.5 (0.5 to 0.5)" in printed
-        G = recurrent.generator()
-        G.load_state_dict(checkpoint(tmp_path / f"k{k}-seed0")["G"])
-        assert torch.equal(shown[f"k = {k}"], recurrent.sample(G, 100, 0))
-    rows = list(csv.DictReader((tmp_path / "results.csv").open()))
-    assert [row["run"] for row in rows] == [f"k{k}-seed{s}" for k in (1, 2, 4) for s in (0, 1, 2)]
-
-
-def test_digits_by_k_shows_every_seed(monkeypatch, tmp_path):
-    figures = []
-    monkeypatch.setattr(recurrent.Figure, "savefig", lambda self, *a, **k: figures.append(self))
-    rows = [{"set_size": k, "digits": 2 * k + seed, "kl": 1 / k + 0.1 * seed}
-            for k in (1, 2, 4) for seed in (0, 1, 2)]
-    recurrent.save_digits_by_k(rows, tmp_path / "none.png")
-    for axes, value in zip(figures[0].axes, (lambda k, s: 2 * k + s, lambda k, s: 1 / k + 0.1 * s)):
-        mean, *seeds, _ = (line.get_ydata() for line in axes.lines)
-        assert numpy.allclose(mean, [value(k, 1) for k in (1, 2, 4)])
-        assert numpy.allclose(seeds, [[value(k, s) for k in (1, 2, 4)] for s in (0, 1, 2)])
-        (ranges,) = axes.collections
-        assert numpy.allclose([segment[:, 1] for segment in ranges.get_segments()],
-                              [[value(k, 0), value(k, 2)] for k in (1, 2, 4)])
 
 
 @pytest.mark.parametrize("batch_size, set_size", [(64, 3), (64, 128), (2, 4)])

@@ -218,8 +218,8 @@ def test_a_run_is_told_by_its_tables(short, tmp_path, monkeypatch, capsys, size)
     line = capsys.readouterr().out.splitlines()[2]
     assert line == f" 1{rows[0]['mean']:9.4f}   0.3333   0.3363{rows[0]['worst_error']:13.4f}"
 
-    monkeypatch.setattr(toy, "fit", lambda *_: pytest.fail("trained again"))
-    assert toy.train(options, tmp_path / "a") == results
+    with pytest.raises(FileExistsError):
+        toy.train(options, tmp_path / "a")
 
 
 def test_same_seed_same_bits(short, tmp_path):
@@ -254,29 +254,6 @@ def test_figure_3_shows_the_tables(monkeypatch, tmp_path):
     assert numpy.allclose(ranges[1], [(2, 0.15), (2, 0.2)], atol=1e-6)
     assert [line.get_xdata().tolist() for line in right.lines[::2]] == [[1, 2, 3], [2, 3], [3]]
     assert all(numpy.allclose(line.get_ydata(), 1, atol=1e-6) for line in right.lines)
-
-
-def test_paper_tells_mean_and_range_of_three_seeds(monkeypatch, tmp_path, capsys):
-    """In whatever order the runs end."""
-    curves = []
-    monkeypatch.setattr(toy.common, "save_curves", lambda panels, *_: curves.append(panels))
-    monkeypatch.setattr(toy.common, "train_all", lambda train, runs, jobs: [
-        {"run": out.name, "seed": options.seed, "mean_by_k": [0.3 + 0.01 * options.seed, 0.2],
-         "worst_error_by_k": [0.01 * options.seed, 0.5], "error_of_mean": 0.25 * options.seed,
-         "worst_error": 0.5, "lowest_with_missing": 0.9 + 0.01 * options.seed,
-         "training_seconds": 1.0} for out, options in reversed(runs.items())])
-    toy.paper(toy.Options(set_size=2), tmp_path, 2)
-    printed = capsys.readouterr().out
-    for line in ("k = 1, exact 0.3333: mean 0.31 (0.3 to 0.32), largest error 0.01 (0 to 0.02)",
-                 "k = 2, exact 0.2000: mean 0.2 (0.2 to 0.2), largest error 0.5 (0.5 to 0.5)",
-                 "error_of_mean: 0.25 (0 to 0.5)", "lowest_with_missing: 0.91 (0.9 to 0.92)"):
-        assert line in printed
-    rows = list(csv.DictReader((tmp_path / "results.csv").open()))
-    assert [row["run"] for row in rows] == ["k2-seed0", "k2-seed1", "k2-seed2"]
-    means, errors = curves[0].values()
-    assert means["seed 1"] == (range(1, 3), [0.31, 0.2])
-    assert means["exact"] == (range(1, 3), pytest.approx([1 / 3, 1 / 5]))
-    assert errors["seed 2"] == (range(1, 3), [0.02, 0.5]) and "exact" not in errors
 
 
 def test_sets_are_not_larger_than_the_tables_can_be():

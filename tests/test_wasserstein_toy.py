@@ -326,16 +326,6 @@ def empty(device):
     return Figure(), {"number": 1.5}
 
 
-def test_what_is_finished_is_not_made_again(run, monkeypatch):
-    monkeypatch.setattr(toy, "FIGURES", {"empty.png": empty})
-    results, out = run("run")
-    assert results["number"] == 1.5 and (out / "empty.png").exists()
-    monkeypatch.setattr(toy, "FIGURES", {})
-    assert run("run")[0] == results
-    with pytest.raises(FileExistsError, match="--seed"):
-        run("run", seed=4)
-
-
 def test_an_interrupted_run_leaves_nothing_in_the_way(monkeypatch, capsys, tmp_path):
     def stopped(device):
         raise KeyboardInterrupt

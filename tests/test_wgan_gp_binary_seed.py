@@ -9,7 +9,7 @@ import pytest
 import scipy.signal
 import scipy.stats
 import torch
-from conftest import assert_same, checkpoint
+from conftest import assert_same, build, checkpoint
 from matplotlib.figure import Figure
 from torch import nn
 
@@ -87,7 +87,7 @@ def test_leaky_relu_is_that_of_torch_but_its_second_derivative_is_left_out():
 
 
 def test_initial_critic_depends_on_the_seed_alone():
-    critics = [seed.build(seed.Options(**options), CPU)["C"].state_dict() for options in (
+    critics = [build(seed, seed.Options(**options))["C"].state_dict() for options in (
         {"n_c": 7, "n_b": 12}, {"n_c": 0, "n_b": 2}, {"n_c": 196, "n_b": 0}, {"seed": 1})]
     for other in critics[1:3]:
         assert_same(dict(critics[0]), dict(other))
@@ -209,7 +209,7 @@ def test_blocks_open_the_epochs_and_leave_the_last_200_critic_steps_alone():
 def players():
     """G and C for n_c = 2, n_b = 3, their optimizers, and pairs of minibatches without end."""
     torch.manual_seed(0)
-    state = seed.build(seed.Options(n_c=2, n_b=3), CPU)
+    state = build(seed, seed.Options(n_c=2, n_b=3))
     batches = iter(lambda: (torch.rand(4, 784), torch.rand(2, 784)), None)
     return *(state[name] for name in ("G", "C", "opt_g", "opt_c")), batches
 
@@ -343,28 +343,6 @@ def figures(monkeypatch):
     return saved
 
 
-def test_cells_of_the_heat_map(figures):
-    """n_c across and n_b down, whatever the order of the rows."""
-    dims = [0, 4, 12]
-    rows = [{"n_c": n_c, "n_b": n_b, "seed": number, "wasserstein_train": 100 * n_c + n_b + number,
-             "wasserstein_train_final": -(100 * n_c + n_b)}
-            for n_b in (12, 0, 4) for n_c in (4, 12, 0) for number in (0, 1) if n_c or n_b]
-    rows = [row for row in rows if (row["n_c"], row["n_b"]) != (12, 4)]  # not yet trained
-    seed.save_figure_3(rows, dims, "figure 3")
-    for axes, sign in zip(figures["figure 3"].axes, (1, -1)):
-        assert (axes.get_xlabel(), axes.get_ylabel()) == ("n_c", "n_b")
-        labels = [[int(label.get_text()) for label in side]
-                  for side in (axes.get_xticklabels(), axes.get_yticklabels())]
-        assert labels == [dims, dims] and len(axes.texts) == 7
-        for text in axes.texts:
-            column, row = text.get_position()
-            assert float(text.get_text()) == sign * (100 * dims[column] + dims[row])
-        cells = axes.images[0].get_array().filled(numpy.nan) * sign
-        assert numpy.array_equal(cells, [[numpy.nan, 400, 1200], [4, 404, numpy.nan],
-                                         [12, 412, 1212]], equal_nan=True)
-    assert len(figures["figure 3"].axes) == 4  # each map has its scale
-
-
 # ---- run ----------------------------------------------------------------------------------------
 
 
@@ -372,7 +350,8 @@ def test_cells_of_the_heat_map(figures):
 def run(data, monkeypatch, tmp_path):
     """Run the program on 96 images in minibatches of 8, with small networks and few steps."""
     few = tuple(tensor[:240] for tensor in data)
-    monkeypatch.setattr(common, "mnist", lambda *_: few)
+    monkeypatch.setattr(common, "load_images", lambda root, dataset, size, device: (
+        few[0][:size or None], few[1][:size or None], *few[2:]))
     monkeypatch.setattr(seed, "generator", lambda n_z: nn.Sequential(nn.Linear(n_z, 784),
                                                                      nn.Sigmoid()))
     monkeypatch.setattr(seed, "critic", lambda: nn.Sequential(nn.Linear(784, 8), seed.LeakyReLU(),
@@ -463,65 +442,8 @@ def test_a_broken_loss_of_the_generator_stops_the_run(run, monkeypatch, tmp_path
 # ---- the search ---------------------------------------------------------------------------------
 
 
-def test_grid_of_the_search():
-    trainings = seed.trainings(list(seed.DIMS))
-    grid = [(n_c, n_b) for n_c, n_b, number in trainings if number == 0]
-    assert len(grid) == len(set(grid)) == 99 and (0, 0) not in grid
-    assert {n for pair in grid for n in pair} == {0, 2, 4, 7, 12, 21, 36, 64, 112, 196}
-    assert len(trainings) == len(set(trainings)) == 99 + 2 * 7
-    assert [training[:2] for training in trainings[:7]] == list(seed.SELECTION)
-    for pair in seed.SELECTION:
-        assert [number for *other, number in trainings[:21] if tuple(other) == pair] == [0, 1, 2]
-    assert {pair[:2] for pair in seed.trainings([0, 5])} == {(0, 5), (5, 0), (5, 5)}
-
-
-@pytest.mark.parametrize("dims", ["0", "-1 4", "4 4", "4 10001"])
-def test_dims_that_leave_no_search(dims, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stop:
-        seed.main(["--paper", "--dims", *dims.split()])
-    assert stop.value.code == 2 and not list(tmp_path.iterdir())
-    assert "--dims: give different whole numbers from 0" in capsys.readouterr().err.splitlines()[-1]
-
-
 def test_no_seed_at_all(capsys):
     with pytest.raises(SystemExit) as stop:
         seed.main(["--n-c", "0", "--n-b", "0"])
     assert stop.value.code == 2
     assert "--n-c: 0 together with --n-b 0 leaves no seed" in capsys.readouterr().err
-
-
-def test_search_shows_what_there_is_after_each_training(run, figures, monkeypatch, tmp_path):
-    monkeypatch.setattr(seed, "SELECTION", ((4, 0), (7, 12)))
-    monkeypatch.setattr(seed, "save_figures", lambda *_: None)
-    options = ["--paper", "--dims", "4", "0", "--epochs", "1", "--jobs", "1"]
-    save, shown = seed.save_search, []
-
-    def stops_after_two(rows, dims, out):
-        save(rows, dims, out)
-        shown.append([row["run"] for row in rows])
-        if len(shown) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(seed, "save_search", stops_after_two)
-    with pytest.raises(SystemExit) as stop:
-        run(*options)
-    assert stop.value.code == 130
-    names = ["c4-b0-seed0", "c4-b0-seed1", "c4-b0-seed2", "c0-b4-seed0", "c4-b4-seed0"]
-    assert shown == [names[:1], names[:2]]
-    out = tmp_path / "run"
-    assert [row["run"] for row in csv.DictReader((out / "results.csv").open())] == names[:2]
-    first = checkpoint(out / names[0])
-
-    run(*options)
-    assert shown[2:] == [names[:3], names[:4], names]  # from the first new training on
-    assert_same(first, checkpoint(out / names[0]))
-    rows = list(csv.DictReader((out / "results.csv").open()))
-    assert [(row["n_c"], row["n_b"]) for row in rows[2:]] == [("4", "0"), ("0", "4"), ("4", "4")]
-    (axes,) = figures[out / "figure2-critic.png"].axes
-    (line,) = axes.lines  # of the selection, seed 0
-    assert line.get_label() == "n_c = 4, n_b = 0"
-    assert numpy.allclose(line.get_ydata(), seed.smooth(torch.tensor(first["log"])[:, 1]))
-    assert len(figures[out / "figure3-search.png"].axes[0].texts) == 3
-    run(*options)  # all is there: figures and table once more
-    assert shown[5:] == [names]
