@@ -7,10 +7,13 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import PAPER, ROOT, SHORT, UNTRAINED
+from conftest import ROOT, SHORT, UNTRAINED
+
+import reproduce
 
 PAGES = ["README.md", *(f"docs/{name}.md" for name in SHORT),
          *(f"docs/answers/{name}.md" for name in SHORT)]
+PATCHES = sorted(ROOT.glob("docs/patches/*.patch"))
 pages = pytest.mark.parametrize("page", PAGES)
 scripts = pytest.mark.parametrize("name", SHORT)
 
@@ -25,6 +28,11 @@ def exercises(page: str) -> list[str]:
     """The titles of a page's exercises, without their time and difficulty."""
     titles = re.findall(r"^### (\d+\. .+)$", (ROOT / page).read_text(), re.M)
     return [re.sub(r" \(.*\)$", "", title) for title in titles]
+
+
+def git(*words: str, folder) -> None:
+    done = subprocess.run(["git", *map(str, words)], cwd=folder, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_page_is_here_and_no_other():
@@ -66,9 +74,25 @@ def test_commands_are_accepted(page, tmp_path, monkeypatch):
     for name, options in commands:
         if name in SHORT and "--resume" not in options and not re.search(r" [A-Z]", options):
             script = importlib.import_module(name)
-            for function in {"train", "paper"} & {*vars(script)}:
-                monkeypatch.setattr(script, function, lambda *_, **__: {})
+            monkeypatch.setattr(script, "train", lambda *_: {})
             script.main(shlex.split(options))
+
+
+@pages
+def test_commands_of_whole_papers_are_accepted(page, tmp_path, monkeypatch):
+    """They list trainings, which the scripts accept."""
+    monkeypatch.chdir(tmp_path)
+    begun = []
+    monkeypatch.setattr(reproduce, "run_all", lambda commands, *_: begun.append(commands) or [])
+    text = (ROOT / page).read_text()
+    commands = re.findall(r"python reproduce\.py((?: '[^']+'| [\w./-]+)+)", text)
+    for command in commands:
+        reproduce.main(shlex.split(command))
+        for training in begun.pop().values():
+            _, script, *options = training
+            module = importlib.import_module(script.removesuffix(".py"))
+            monkeypatch.setattr(module, "train", lambda *_: {})
+            module.main(options)
 
 
 @pages
@@ -78,25 +102,59 @@ def test_code_compiles(page):
 
 
 @scripts
-def test_exercises_have_answers_and_their_patches_apply(name, tmp_path):
+def test_exercises_have_answers(name):
     page, answers = f"docs/{name}.md", f"docs/answers/{name}.md"
     assert len(exercises(page)) == 3 and exercises(page) == exercises(answers)
     for title in re.findall(r"^### \d+\. .+$", (ROOT / page).read_text(), re.M):
         assert re.search(r"\(.*(second|minute|hour).*, (easy|medium|hard)\)$", title), title
-    for number, text in enumerate((page, answers)):
-        for patch in re.findall(r"```diff\n(.*?)```", (ROOT / text).read_text(), re.S):
-            folder = tmp_path / f"{number}-{abs(hash(patch))}"
-            folder.mkdir()
-            for script in ROOT.glob("*.py"):
-                shutil.copy(script, folder)
-            done = subprocess.run(["git", "apply", "-"], cwd=folder, input=patch, text=True,
-                                  capture_output=True)
-            assert done.returncode == 0, done.stderr + patch
-            changed = [path for path in folder.glob("*.py")
-                       if path.read_text() != (ROOT / path.name).read_text()]
-            assert changed
-            for path in changed:
-                compile(path.read_text(), path.name, "exec")
+
+
+def test_patches_are_linked_and_each_applies_to_its_script(tmp_path):
+    text = "".join((ROOT / page).read_text() for page in PAGES)
+    for patch in PATCHES:
+        assert f"patches/{patch.name})" in text
+        folder = tmp_path / patch.stem
+        folder.mkdir()
+        for script in ROOT.glob("*.py"):
+            shutil.copy(script, folder)
+        git("apply", patch, folder=folder)
+        changed = [path for path in folder.glob("*.py")
+                   if path.read_text() != (ROOT / path.name).read_text()]
+        (path,) = changed
+        assert patch.name.startswith(path.stem)
+        compile(path.read_text(), path.name, "exec")
+
+
+@pages
+def test_patches_apply_in_the_order_of_the_page(page, tmp_path):
+    """Within an exercise one patch may follow another, or be taken back."""
+    for script in ROOT.glob("*.py"):
+        shutil.copy(script, tmp_path)
+    for section in re.split(r"^##+ ", (ROOT / page).read_text(), flags=re.M):
+        commands = re.findall(r"^    git (apply.*)$", section, re.M)
+        for command in commands:
+            *options, patch = shlex.split(command)
+            git(*options, ROOT / patch, folder=tmp_path)
+        for script in ROOT.glob("*.py"):
+            shutil.copy(script, tmp_path)
+
+
+def test_patches_apply_to_a_checkout_as_windows_makes_it(tmp_path):
+    """There git gives text files CRLF; .gitattributes keeps the patches as they are."""
+    origin, clone = tmp_path / "origin", tmp_path / "clone"
+    (origin / "docs").mkdir(parents=True)
+    for path in (ROOT / ".gitattributes", *ROOT.glob("*.py")):
+        shutil.copy(path, origin)
+    shutil.copytree(ROOT / "docs" / "patches", origin / "docs" / "patches")
+    git("init", "-q", folder=origin)
+    git("add", ".", folder=origin)
+    git("-c", "user.name=x", "-c", "user.email=x", "commit", "-qm", "all", folder=origin)
+    git("-c", "core.autocrlf=true", "clone", "-q", "-c", "core.autocrlf=true", origin, clone,
+        folder=tmp_path)
+    assert b"\r\n" in (clone / "gan_toy.py").read_bytes()
+    for patch in PATCHES:
+        git("apply", f"docs/patches/{patch.name}", folder=clone)
+        git("apply", "-R", f"docs/patches/{patch.name}", folder=clone)
 
 
 @scripts
@@ -122,5 +180,5 @@ def test_readme_tells_of_every_script():
     for name in SHORT:
         row = re.search(rf"^\| \[`{name}.py`\]\(docs/{name}.md\) \|.*$", text, re.M)
         assert row and f"python {name}.py" in row[0], name
-    assert not [name for name in PAPER if f"{name}.py --paper" not in
+    assert not [name for name in reproduce.PAPERS if f"reproduce.py {name}" not in
                 text + (ROOT / f"docs/{name}.md").read_text()]
