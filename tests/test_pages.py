@@ -20,8 +20,8 @@ import binarygan
 import common
 import reproduce
 
-PAGES = ["README.md", "docs/practice.md", "docs/teaching.md", *(f"docs/{name}.md" for name in SHORT),
-         *(f"docs/answers/{name}.md" for name in SHORT)]
+PAGES = ["README.md", "docs/practice.md", "docs/teaching.md",
+         *(f"docs/{name}.md" for name in SHORT), *(f"docs/answers/{name}.md" for name in SHORT)]
 PATCHES = sorted(ROOT.glob("docs/patches/*.patch"))
 pages = pytest.mark.parametrize("page", PAGES)
 scripts = pytest.mark.parametrize("name", SHORT)
@@ -197,7 +197,7 @@ def test_samples_from_a_checkpoint(name, short, tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore:__array__")  # matplotlib and torch about an array's copy
 @scripts
 def test_paper_pasted_into_a_notebook(name, tmp_path, monkeypatch):
-    """The page's cell as it stands, but for the numbers of steps: it needs no other file of ours."""
+    """The page's cell as it stands, but for numbers of steps: it needs no other file of ours."""
     text = (ROOT / f"docs/{name}.md").read_text().partition("\n## Paste it into a notebook\n")[2]
     cell = re.search(r"```python\n(.*?)```", text, re.S)[1]
     imports, comment, lines = re.split(r"((?:^# .*\n)+)", cell, flags=re.M)
