@@ -381,10 +381,11 @@ def main(argv: list[str] | None = None) -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paper", choices=PAPERS)
     parser.add_argument("--list", action="store_true", help="print the commands, run nothing")
-    parser.add_argument("--jobs", type=int, metavar="N", help="trainings at a time (default: the "
-                        "number of cores, 1 on a GPU)",
+    parser.add_argument("--jobs", type=int, metavar="N", help="trainings at a time (default: "
+                        "the number of cores, 1 on a GPU)",
                         default=1 if torch.cuda.is_available() else os.cpu_count())
-    parser.add_argument("--only", metavar="REGEX", default="", help="runs in whose name it is found")
+    parser.add_argument("--only", metavar="REGEX", default="",
+                        help="runs in whose name it is found")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/paper/PAPER")
     args = parser.parse_args(argv)
     out = args.out or Path("runs", "paper", args.paper)

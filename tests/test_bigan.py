@@ -1,7 +1,6 @@
 """Tests of bigan.py and cbigan.py: the mathematics, and who learns from what."""
 
 import csv
-import json
 import math
 
 import numpy
@@ -10,7 +9,6 @@ import scipy.special
 import scipy.stats
 import torch
 from conftest import assert_same, build, checkpoint
-from PIL import Image
 from torch import nn
 
 import bigan

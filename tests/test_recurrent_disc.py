@@ -1,6 +1,5 @@
 """Tests of recurrent_disc.py: networks, objectives, and the training written out once more."""
 
-import csv
 import json
 
 import numpy
