@@ -142,12 +142,14 @@ def test_training_against_the_paper_written_out(run, monkeypatch, data):
         monkeypatch.setattr(recurrent, f"RATE_{player}", rates[player][0])
         monkeypatch.setattr(recurrent, f"DECAY_{player}", rates[player][1])
         monkeypatch.setattr(recurrent, f"L1_{player}", norms[player])
-    trained, build = {}, recurrent.build
-    monkeypatch.setattr(recurrent, "build", lambda *a: trained.update(build(*a)) or trained)
+    trained, begin = {}, common.begin
+    monkeypatch.setattr(common, "begin", lambda out, options, state, *a: trained.update(state)
+                        or begin(out, options, state, *a))
     out = run(epochs=2, set_size=2, seed=7)
 
     options = recurrent.Options(seed=7)
-    new = build(options, CPU)
+    monkeypatch.setattr(common, "begin", begin)
+    new = build(recurrent, options)
     G, D = new["G"], new["D"]
     optimizers = {"D": torch.optim.Adam(D.parameters()), "G": torch.optim.Adam(G.parameters())}
     done, losses = {"D": 0, "G": 0}, []
