@@ -493,14 +493,14 @@ def test_interrupted_score_and_picture_are_made_up_for(run, monkeypatch, tmp_pat
 
 def test_an_infinite_deviation_stops_the_run(data, monkeypatch, tmp_path):
     """All weights are finite after this step, but E's codes are not; epoch 0 stays."""
-    monkeypatch.setattr(common, "load_images", lambda *_: tuple(tensor[:300] for tensor in data))
+    monkeypatch.setattr(common, "load_images", lambda *_: tuple(tensor[:32] for tensor in data))
     monkeypatch.setattr(bigran, "SAMPLES", 30)
     out = tmp_path / "run"
     with pytest.raises(SystemExit) as stop:
         bigran.main(["--train-size", "32", "--batch-size", "32", "--lr-eg", "10", "--epochs", "1",
                      "--device", "cpu", "--out", str(out)])
     assert stop.value.code == (f"bigran.py: error: a weight of E or G, or a deviation of E, is not "
-                               f"finite after epoch 1; {out} holds epoch 0")
+                               "finite in epoch 1; earlier epochs are kept")
     assert checkpoint(out)["epoch"] == 0 and not (out / "samples" / "epoch-001.png").exists()
 
 
