@@ -188,7 +188,7 @@ def test_training_against_the_paper_written_out(run, monkeypatch, data):
 
     saved = checkpoint(out)
     for player, network in (("D", D), ("G", G)):
-        initial = build(options, CPU)[player].state_dict()
+        initial = build(recurrent, options)[player].state_dict()
         for name, w in network.state_dict().items():
             far = (w - saved[player][name]).abs() > 1e-5
             assert far.float().mean() < 0.01, (player, name)  # where a gradient is about zero
