@@ -4,7 +4,8 @@
 
 1. An epoch of binarygan.py beside the loop of most GAN repositories: a DataLoader that transforms
    image by image, the generator's graph built (and thrown away) in the critic step, gradients
-   accumulated where nobody wants them, Adam without its fused kernel, `.item()` in every step.
+   accumulated where nobody wants them, the penalty's gradient left to autograd, Adam without its
+   fused kernel, `.item()` in every step.
    Networks, objective, minibatch size and number of steps are the same. Both train in turn, seven
    times; the ratio of the median times counts.
 2. Steps a second of each script with one thread, with two threads that spin while they wait
@@ -73,7 +74,7 @@ def usual_epoch(loader: DataLoader, batch_size: int, lr: float) -> None:
             real, fake = real.view(batch_size, -1), fakes()
             opt_d.zero_grad()
             d_loss = (D(fake).mean() - D(real).mean()
-                      + binarygan.PENALTY * binarygan.gradient_penalty(D, real, fake))
+                      + binarygan.PENALTY * binarygan.gradient_penalty(D.forward, real, fake))
             d_loss.backward()
             opt_d.step()
             d_loss.item()

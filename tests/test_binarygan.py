@@ -179,6 +179,25 @@ def test_penalty_and_its_gradient_against_finite_differences():
             assert weights.grad[index].item() == pytest.approx(expected, rel=1e-4, abs=1e-8)
 
 
+def test_penalty_of_an_mlp_critic_against_a_double_backward(monkeypatch):
+    """In closed form, and as of any other critic: a function's layers are not known."""
+    calls, gradient = [], binarygan.mlp_gradient
+    monkeypatch.setattr(binarygan, "mlp_gradient", lambda *a: calls.append(1) or gradient(*a))
+    torch.manual_seed(0)
+    D = binarygan.discriminator("mlp", "none").double()
+    real, fake = (torch.rand(64, 784).double().round() for _ in range(2))
+    penalties, gradients = [], []
+    for critic in (D, D.forward):
+        torch.manual_seed(1)
+        penalties.append(binarygan.gradient_penalty(critic, real, fake))
+        gradients.append(torch.autograd.grad(penalties[-1], list(D.parameters()),
+                                             allow_unused=True, materialize_grads=True))
+    assert len(calls) == 1 and penalties[0].item() == pytest.approx(penalties[1].item(), rel=1e-6)
+    for ours, expected in zip(*gradients):
+        assert torch.allclose(ours, expected, rtol=1e-6, atol=1e-12)
+    assert all(g.abs().max() > 1e-3 for g in gradients[1][::2])  # no weight's is 0
+
+
 def test_penalty_is_finite_where_the_gradient_is_zero():
     D = binarygan.discriminator("mlp", "none")
     nn.init.zeros_(D[-1].weight)
