@@ -25,6 +25,7 @@ the Wasserstein distance: lower is better.
     figures 2 and 3, the search     python reproduce.py wgan_gp_binary_seed         figure2, figure3
 
 What the paper leaves open, and what we add (see docs/wgan_gp_binary_seed.md):
+- z_b is 0 or 1. With -1 or 1 (--low -1) it has the mean and variance of z_c, and two verdicts turn.
 - The "critic loss" of the paper's figures: we read it as -L1, without the penalty.
 - An epoch: 78 generator steps, whose 6 * 78 critic steps are one pass over the training images.
 - "Occasionally run 100 critic iterations": each epoch begins with such a block instead of 6.
@@ -70,6 +71,7 @@ class Options:
     script = "wgan_gp_binary_seed.py"
     n_c: int = option(7, (0, 10_000), "normal latent variables")
     n_b: int = option(12, (0, 10_000), "Bernoulli(1/2) latent variables")
+    low: int = option(0, (-1, 0), "their lower value: 0, or -1 for mean 0 and variance 1")
     epochs: int = option(9, (1, 10**6), "an epoch has a generator step per 6 minibatches")
     batch_size: int = option(128, (2, 60_000), "images in a minibatch")
     lr: float = option(1e-3, (1e-9, 10), "learning rate")
@@ -88,11 +90,11 @@ class Options:
 # ---- networks -----------------------------------------------------------------------------------
 
 
-def sample_z(count: int, n_c: int, n_b: int, device: torch.device) -> Tensor:
-    """Seeds z = [z_c, z_b] of section 3.2, (count, n_c + n_b): z_c normal, z_b 0 or 1."""
+def sample_z(count: int, n_c: int, n_b: int, device: torch.device, low: int = 0) -> Tensor:
+    """Seeds z = [z_c, z_b] of section 3.2, (count, n_c + n_b): z_c normal, z_b `low` or 1."""
     z_c = torch.randn(count, n_c, device=device)
     z_b = torch.randint(2, (count, n_b), device=device)
-    return torch.cat([z_c, z_b.float()], dim=1)
+    return torch.cat([z_c, low + (1 - low) * z_b.float()], dim=1)
 
 
 def generator(n_z: int) -> nn.Sequential:
@@ -175,10 +177,10 @@ def critic_steps(step: int, steps_per_epoch: int) -> int:
 
 
 def critic_step(G: nn.Module, C: nn.Module, opt_c: torch.optim.Optimizer, real: Tensor,
-                test: Tensor, n_c: int, n_b: int) -> Tensor:
+                test: Tensor, n_c: int, n_b: int, low: int = 0) -> Tensor:
     """One step of C; returns, from before it, loss and estimates on real and test images, (3,)."""
     with torch.no_grad():
-        fake = G(sample_z(len(real), n_c, n_b, real.device))
+        fake = G(sample_z(len(real), n_c, n_b, real.device, low))
     c_loss, estimates = critic_loss(C, real, fake, test)
     opt_c.zero_grad()
     c_loss.backward(inputs=list(C.parameters()))  # no gradient for x_hat
@@ -188,7 +190,7 @@ def critic_step(G: nn.Module, C: nn.Module, opt_c: torch.optim.Optimizer, real: 
 
 def train_epoch(G: nn.Module, C: nn.Module, opt_g: torch.optim.Optimizer,
                 opt_c: torch.optim.Optimizer, batches: Iterator[tuple[Tensor, Tensor]],
-                steps: range, n_c: int, n_b: int) -> Iterator[Tensor]:
+                steps: range, n_c: int, n_b: int, low: int = 0) -> Iterator[Tensor]:
     """Train G for an epoch, the steps with these numbers, and C as critic_steps says.
 
     `batches` gives real images (N, 784) and test images. After each generator step this yields
@@ -198,9 +200,9 @@ def train_epoch(G: nn.Module, C: nn.Module, opt_g: torch.optim.Optimizer,
         losses = []
         for _ in range(critic_steps(step, len(steps))):
             real, test = next(batches)
-            losses.append(critic_step(G, C, opt_c, real, test, n_c, n_b))
+            losses.append(critic_step(G, C, opt_c, real, test, n_c, n_b, low))
 
-        fake = G(sample_z(len(real), n_c, n_b, real.device))
+        fake = G(sample_z(len(real), n_c, n_b, real.device, low))
         g_loss = generator_loss(C, fake)
         opt_g.zero_grad()
         g_loss.backward(inputs=list(G.parameters()))  # C's parameters accumulate no gradient
@@ -212,9 +214,10 @@ def train_epoch(G: nn.Module, C: nn.Module, opt_g: torch.optim.Optimizer,
 
 
 def final_critic_steps(G: nn.Module, C: nn.Module, opt_c: torch.optim.Optimizer,
-                       batches: Iterator[tuple[Tensor, Tensor]], n_c: int, n_b: int) -> Tensor:
+                       batches: Iterator[tuple[Tensor, Tensor]], n_c: int, n_b: int,
+                       low: int = 0) -> Tensor:
     """300 more steps of C with G frozen; what critic_step returned in the last 200, (200, 3)."""
-    losses = [critic_step(G, C, opt_c, *next(batches), n_c, n_b)
+    losses = [critic_step(G, C, opt_c, *next(batches), n_c, n_b, low)
               for _ in tqdm(range(BLOCK + LAST), "final critic steps", leave=False)]
     return torch.stack(losses[-LAST:])
 
@@ -225,13 +228,13 @@ def generate(G: nn.Module, z: Tensor) -> Tensor:
     return torch.cat([G(batch) for batch in z.split(1000)])
 
 
-def groups(G: nn.Module, n_c: int, n_b: int, seed: int) -> dict[str, Tensor]:
+def groups(G: nn.Module, n_c: int, n_b: int, seed: int, low: int = 0) -> dict[str, Tensor]:
     """Figure 4: groups of 16 random images (16, 784): a1 to a6 of one z_c, b1 to b6 of one z_b.
 
     Groups in which nothing would vary are left out: a if n_b = 0, b if n_c = 0.
     """
     def group(fixed: slice) -> Tensor:
-        z = sample_z(16, n_c, n_b, next(G.parameters()).device)
+        z = sample_z(16, n_c, n_b, next(G.parameters()).device, low)
         z[:, fixed] = z[0, fixed].clone()
         return generate(G, z)
 
@@ -243,14 +246,14 @@ def groups(G: nn.Module, n_c: int, n_b: int, seed: int) -> dict[str, Tensor]:
 
 
 def evaluate(G: nn.Module, n_c: int, n_b: int, seed: int, train_x: Tensor, train_y: Tensor,
-             test_x: Tensor, test_y: Tensor) -> dict:
+             test_x: Tensor, test_y: Tensor, low: int = 0) -> dict:
     """What the labels of the nearest training images tell about 10,000 samples.
 
     label_unchanged_X_resampled: the share whose label is the same with another X (z_c, z_b or z).
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        z, other_z = (sample_z(SAMPLES, n_c, n_b, train_x.device) for _ in range(2))
+        z, other_z = (sample_z(SAMPLES, n_c, n_b, train_x.device, low) for _ in range(2))
 
     def labels(z: Tensor) -> Tensor:
         return train_y[common.nearest(generate(G, z), train_x)[0]]
@@ -299,7 +302,8 @@ def epoch_batches(train_x: Tensor, test_x: Tensor, batch_size: int, seed: int, e
 
 def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     """Train in the new folder `out`, or continue the run that is there; return the results."""
-    out, device, n_c, n_b = Path(out), common.pick_device(options.device), options.n_c, options.n_b
+    out, device = Path(out), common.pick_device(options.device)
+    n_c, n_b, low = options.n_c, options.n_b, options.low
     train_x, train_y, test_x, test_y = common.load_images(
         options.data, options.dataset, options.train_size, device)
 
@@ -311,7 +315,7 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     state = {"C": C, "G": G, "opt_c": opt_c, "opt_g": opt_g}
     start_epoch, log, seconds = common.begin(out, options, state, device, resume)
     torch.manual_seed(options.seed)
-    z = sample_z(64, n_c, n_b, device)  # for every picture the same
+    z = sample_z(64, n_c, n_b, device, low)  # for every picture the same
 
     def draw(epochs: int) -> None:
         common.save_grid(generate(G, z), out / "samples" / f"epoch-{epochs:03}.png")
@@ -323,7 +327,8 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     for epoch in range(start_epoch, options.epochs):
         start, steps, rows = time.perf_counter(), range(epoch * n, (epoch + 1) * n), []
         batches = epoch_batches(train_x, test_x, options.batch_size, options.seed, epoch, len(log))
-        for step, losses in zip(steps, train_epoch(G, C, opt_g, opt_c, batches, steps, n_c, n_b)):
+        for step, losses in zip(steps, train_epoch(G, C, opt_g, opt_c, batches, steps, n_c, n_b,
+                                                   low)):
             rows += losses
             bar.update(len(losses))
             if len(rows) >= 50 or step == steps[-1]:
@@ -340,15 +345,16 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
 
     save_figures(log, out)
     common.save_grid(generate(G, z), out / "figure1-samples.png")
-    common.save_panels(groups(G, n_c, n_b, options.seed), out / "figure4-groups.png", 6, columns=4)
+    common.save_panels(groups(G, n_c, n_b, options.seed, low), out / "figure4-groups.png", 6,
+                       columns=4)
     batches = epoch_batches(train_x, test_x, options.batch_size, options.seed, options.epochs, 0)
-    final = final_critic_steps(G, C, opt_c, batches, n_c, n_b)
+    final = final_critic_steps(G, C, opt_c, batches, n_c, n_b, low)
     results = {}
     for name, losses in (("", torch.tensor(log[-LAST:])), ("_final", final)):
         _, on_train, on_test = losses.mean(0).tolist()
         results |= {f"wasserstein_train{name}": on_train, f"wasserstein_test{name}": on_test,
                     f"overfitting{name}": on_train - on_test}
-    results |= evaluate(G, n_c, n_b, options.seed, train_x, train_y, test_x, test_y)
+    results |= evaluate(G, n_c, n_b, options.seed, train_x, train_y, test_x, test_y, low)
     return common.save_results(out, options, results | common.parameter_counts(state), device,
                                seconds)
 

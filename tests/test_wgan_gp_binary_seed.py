@@ -37,6 +37,13 @@ def test_seeds_are_normal_and_bernoulli_variables():
     assert len(numpy.unique(z_c[:, 0])) > 190_000
 
 
+def test_binary_variables_of_minus_one_and_one_have_the_moments_of_normal_ones():
+    z_b = seed.sample_z(200_000, 1, 4, CPU, low=-1)[:, 1:].double().numpy()
+    assert numpy.isin(z_b, (-1, 1)).all()
+    assert numpy.abs(z_b.mean(0)).max() < 5 / math.sqrt(200_000)  # standard errors
+    assert z_b.var() == pytest.approx(1, abs=1e-4)
+
+
 @pytest.mark.parametrize("n_c, n_b", [(0, 5), (5, 0)])
 def test_seeds_of_one_kind(n_c, n_b):
     z = seed.sample_z(100, n_c, n_b, CPU)
@@ -370,9 +377,12 @@ def run(data, monkeypatch, tmp_path):
 
 def test_numbers_of_a_run(run, figures, monkeypatch):
     final, kept = seed.final_critic_steps, []
+    lows, sample_z = set(), seed.sample_z
+    monkeypatch.setattr(seed, "sample_z", lambda *a: lows.add(a[4]) or sample_z(*a))
     monkeypatch.setattr(seed, "final_critic_steps",
                         lambda *a: kept.append(final(*a)) or kept[-1])
-    out = run("--epochs", "2", "--seed", "3")
+    out = run("--epochs", "2", "--seed", "3", "--low", "-1")
+    assert lows == {-1}  # in every step, sample and number
     results, log = json.loads((out / "results.json").read_text()), checkpoint(out)["log"]
     rows = list(csv.reader((out / "metrics.csv").open()))
     assert rows[0] == ["critic_step", "c_loss", "train", "test"]
