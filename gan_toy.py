@@ -43,7 +43,8 @@ Where this differs from the slides or the papers (measured in docs/gan_toy.md):
 - The slides show the eight Gaussians but give no numbers. Widths, networks, minibatches and
   learning rates are ours.
 - lambda is 10 as in the paper; its authors' toy code has 0.1.
-- D makes 5 steps for each step of G; with minimax and non-saturating 1 is better (--critic-steps).
+- D makes 5 steps for each of G's with wgan and wgan-gp, else 1; the rate is 3e-4, with wgan-gp
+  1e-3: for each objective the best of ten settings (--lr, --critic-steps).
 """
 
 import math
@@ -66,11 +67,12 @@ from tqdm import tqdm
 import common
 from common import Figure, option
 
-OBJECTIVES = ("minimax", "non-saturating", "wgan", "wgan-gp")
 LATENT = 2  # standard normal numbers in z
 RADIUS, SPREAD = 2.0, 0.05  # of the circle of modes; standard deviation of each Gaussian
 PENALTY = 10.0  # lambda of the gradient penalty; Gulrajani et al. 2017
 CLIP = 0.01  # bound on D's weights with the wgan objective; Arjovsky et al. 2017
+BEST = {  # learning rate and steps of D, for each objective the best of ten; see docs/gan_toy.md
+    "minimax": (3e-4, 1), "non-saturating": (3e-4, 1), "wgan": (3e-4, 5), "wgan-gp": (1e-3, 5)}
 STEPS_PER_EPOCH = 25  # generator steps: there is no data set to pass through
 SAMPLES = 10_000  # generated points that the evaluation counts
 
@@ -80,16 +82,20 @@ class Options:
     """Default, accepted values and meaning of each; raises ValueError where one is not accepted."""
 
     script = "gan_toy.py"
-    objective: str = option("wgan-gp", OBJECTIVES, "what D and G minimize")
+    objective: str = option("wgan-gp", (*BEST,), "what D and G minimize")
     epochs: int = option(120, (1, 10**6), f"an epoch is {STEPS_PER_EPOCH} generator steps")
     batch_size: int = option(256, (1, 10**6), "points in a minibatch")
-    lr: float = option(1e-3, (1e-9, 10), "learning rate")
-    critic_steps: int = option(5, (1, 1000), "steps of D before each step of G")
+    lr: float = option(0.0, (0, 10), "learning rate; 0: the objective's best, 3e-4 or 1e-3")
+    critic_steps: int = option(0, (0, 1000), "steps of D before each step of G; 0: the "
+                               "objective's best, 1 or 5")
     seed: int = option(0, (0, 4000), "of weights, points and noise")
     device: str = option("auto", ("auto", "cpu", "cuda", "mps"), "auto is cuda, else cpu")
 
     def __post_init__(self):
         common.check_options(self)
+        lr, critic_steps = BEST[self.objective]
+        object.__setattr__(self, "lr", self.lr or lr)  # frozen, but for what is not given
+        object.__setattr__(self, "critic_steps", self.critic_steps or critic_steps)
 
 
 # ---- data and networks --------------------------------------------------------------------------
@@ -272,8 +278,7 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     out, device, n = Path(out), common.pick_device(options.device), STEPS_PER_EPOCH
     torch.manual_seed(options.seed)
     G, D = generator().to(device), discriminator().to(device)
-    opt_g = optimizer(G, options.lr, options.objective)
-    opt_d = optimizer(D, options.lr, options.objective)
+    opt_g, opt_d = (optimizer(network, options.lr, options.objective) for network in (G, D))
     state = {"G": G, "D": D, "opt_g": opt_g, "opt_d": opt_d}
     start_epoch, log, seconds = common.begin(out, options, state, device, resume)
 

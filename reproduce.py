@@ -101,11 +101,9 @@ def binarygan_figures(runs: Runs, out: Path) -> None:
 
 # ---- gan_toy ------------------------------------------------------------------------------------
 
-BEST = {  # (lr, steps of D) of each objective, the best of ten settings; see docs/gan_toy.md
-    "minimax": (3e-4, 1), "non-saturating": (3e-4, 1), "wgan": (3e-4, 5), "wgan-gp": (1e-3, 5)}
 GAN_TOY = {f"{objective}-seed{seed}": f"--objective {objective} --lr {lr} --critic-steps {steps} "
            f"--epochs 120 --batch-size 256 --seed {seed}"
-           for objective, (lr, steps) in BEST.items() for seed in (0, 1, 2)}
+           for objective, (lr, steps) in gan_toy.BEST.items() for seed in (0, 1, 2)}
 
 
 def gan_toy_figures(runs: Runs, out: Path) -> None:

@@ -103,7 +103,7 @@ def test_losses_against_their_definitions():
         "wgan": (-distance, -fake_score.mean()),
         "wgan-gp": (-distance + 10 * penalty, -fake_score.mean()),
     }
-    assert tuple(expected) == toy.OBJECTIVES
+    assert tuple(expected) == (*toy.BEST,)
     for objective, (d_loss, g_loss) in expected.items():
         torch.manual_seed(5)
         loss, estimate = toy.discriminator_loss(D, real, fake, objective)
@@ -122,7 +122,7 @@ def players(objective):
             "opt_d": toy.optimizer(D, 1e-3, objective)}
 
 
-@pytest.mark.parametrize("objective", toy.OBJECTIVES)
+@pytest.mark.parametrize("objective", toy.BEST)
 def test_each_player_leaves_the_other_alone(monkeypatch, objective):
     modules, history = players(objective), []
     G, D = modules["G"], modules["D"]
@@ -309,3 +309,12 @@ def test_a_run_resumed_at_its_end_has_its_results(run, no_pictures):
     again, _ = run("run", epochs=2)
     assert results.pop("training_seconds") == pytest.approx(again.pop("training_seconds"), abs=0.1)
     assert again == results
+
+
+def test_each_objective_has_its_own_rate_and_steps_of_d():
+    """And what is given goes first."""
+    for objective, (lr, steps) in toy.BEST.items():
+        options = toy.Options(objective=objective)
+        assert (options.lr, options.critic_steps) == (lr, steps)
+        options = toy.Options(objective=objective, lr=0.5, critic_steps=7)
+        assert (options.lr, options.critic_steps) == (0.5, 7)
