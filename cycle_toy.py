@@ -308,7 +308,7 @@ def evaluate(T_AB: nn.Module, T_BA: nn.Module, transform: str) -> tuple[dict, Te
 
 def save_maps(scores: dict, fake_b: Tensor, transform: str, path: Path, first: int, title: str = "",
               dpi: int = 100) -> None:
-    """Six seeds at most: arrows from A's modes to their translations; rings: which color is right."""
+    """Six seeds at most: arrows from A's modes to their images; rings: which color is right."""
     shown = min(len(fake_b), 6)
     across, rows = min(shown, 3), math.ceil(shown / 3)
     figure = Figure(figsize=(3 * across, 3.2 * rows + 0.3), layout="constrained")

@@ -1,4 +1,4 @@
-"""Tests of cycle_toy.py: the losses on maps made by hand, who learns from what, seeds as a batch."""
+"""Tests of cycle_toy.py: losses on maps made by hand, who learns from what, seeds as a batch."""
 
 import csv
 import json
@@ -97,11 +97,12 @@ def test_a_perfect_permutation_has_no_cycle_loss_and_no_accuracy(transform):
 
 
 def test_identity_loss_is_what_a_permutation_pays():
-    b = torch.randn(1, 50, 2)
+    a, b = torch.randn(2, 1, 50, 2)
     same, half = Map(lambda x: x), Map(lambda x: x / 2)
-    assert toy.identity_loss(same, same, b, b).item() == 0
-    assert toy.identity_loss(half, same, b, b).item() == pytest.approx(
-        b.abs().sum(2).mean().item() / 2)
+    assert toy.identity_loss(same, same, a, b).item() == 0
+    for T_AB, T_BA, moved in ((half, same, b), (same, half, a)):  # T_AB is to leave b alone
+        assert toy.identity_loss(T_AB, T_BA, a, b).item() == pytest.approx(
+            moved.abs().sum(2).mean().item() / 2)
 
 
 def test_losses_against_their_definitions():
