@@ -48,7 +48,7 @@ if __name__ == "__main__":  # before torch: waiting threads that spin slow down 
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks this small are slower with two
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn.functional import softplus
 from tqdm import tqdm
 
@@ -113,7 +113,7 @@ def centers(transform: str) -> Tensor:
     return torch.stack([modes, translate(modes, transform)])
 
 
-def draw(steps: int, batch_size: int, transform: str, generator: Generator) -> Tensor:
+def draw(steps: int, batch_size: int, transform: str, generator: torch.Generator) -> Tensor:
     """For each step, of one seed: points of A, points of B, noise; (steps, 3, batch_size, 2)."""
     mode = torch.randint(MODES, (steps, 2, batch_size), generator=generator)
     normal = torch.randn(steps, 3, batch_size, 2, generator=generator)
@@ -127,7 +127,7 @@ class MLP(nn.Module):
     All tensors have a leading dimension of seeds; no seed sees another. First weights as He et al.
     """
 
-    def __init__(self, sizes: list[int], generators: list[Generator]):
+    def __init__(self, sizes: list[int], generators: list[torch.Generator]):
         super().__init__()
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for inputs, outputs in zip(sizes, sizes[1:]):
@@ -141,7 +141,7 @@ class MLP(nn.Module):
         return x
 
 
-def networks(method: str, generators: list[Generator]) -> nn.ModuleDict:
+def networks(method: str, generators: list[torch.Generator]) -> nn.ModuleDict:
     """T_AB, T_BA, D_A, D_B; with the inspector also S, H, and R, whose input is (S(x), domain)."""
     code, hidden = CODE if method == "inspector" else 0, [HIDDEN, HIDDEN]
     sizes = {"T_AB": [2, *hidden, 2], "T_BA": [2, *hidden, 2],
@@ -289,7 +289,7 @@ def evaluate(T_AB: nn.Module, T_BA: nn.Module, transform: str) -> tuple[dict, Te
     """
     device, seeds = T_AB.biases[0].device, len(T_AB.biases[0])
     mode = torch.arange(SAMPLES) % MODES
-    noise = torch.randn(SAMPLES, 2, generator=Generator().manual_seed(0))
+    noise = torch.randn(SAMPLES, 2, generator=torch.Generator().manual_seed(0))
     a = (centers(transform)[0][mode] + SPREAD * noise).to(device).expand(seeds, -1, -1)
     fake_b = T_AB(a)
     away = torch.cdist(fake_b, centers(transform)[1].to(device).expand(seeds, -1, -1)).cpu()
@@ -340,7 +340,7 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     """Train in the new folder `out`, or continue the run that is there; return the results."""
     out, device, n = Path(out), common.pick_device(options.device), STEPS_PER_EPOCH
     transform, seeds = options.transform, range(options.seed, options.seed + options.seeds)
-    generators = [Generator().manual_seed(seed) for seed in seeds]
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     nets = networks(options.method, generators).to(device)
     T_AB, T_BA, opt = nets["T_AB"], nets["T_BA"], optimizers(nets, options.lr)
     rates = {player: optimizer.param_groups[0]["lr"] for player, optimizer in opt.items()}

@@ -34,6 +34,7 @@ SHORT = {  # options of a short run of each script, and constants that shorten i
     "recurrent_disc": ("--batch-size 16 --train-size 64",
                        {"SAMPLES": 30, "STEPS_PER_EPOCH": 2}),
     "bigran": ("--batch-size 16 --train-size 32 --hidden 8", {"SAMPLES": 30}),
+    "cycle_toy": ("--batch-size 16 --seeds 2", {"SAMPLES": 400, "STEPS_PER_EPOCH": 2, "FRAME": 1}),
 }
 SMALL = {  # stand-ins for convolutions and pictures, where a test is about neither
     "gan_toy": {"save_surfaces": lambda panels, path: Image.new("L", (4, 4)).save(path)},

@@ -463,6 +463,10 @@ for opt in (opt_eg, opt_d):
 batches = iter(lambda: torch.rand(8, 784), None)
 losses = train_epoch(E, G, D, copy.deepcopy(E), copy.deepcopy(G), opt_eg, opt_d, batches,
                      range(2), 1, 1e-4, 1e-4, 1e-6, 0.999)""",
+    "cycle_toy": """
+nets = networks("inspector", [torch.Generator().manual_seed(seed) for seed in (0, 1)])
+losses = train_epoch(nets, optimizers(nets, 1e-3), torch.rand(2, 3, 2, 8, 2), "inspector", True,
+                     1.0)""",
 }
 
 
