@@ -9,8 +9,8 @@ canvas, as a painter adds strokes. The canvas, through a sigmoid, is an image x_
 D tells two kinds of pairs apart: (x, E(x)), with the same real image at every t, and (x_t, z), with
 z from N(0, 1). Its output at t depends on the image at t and the codes up to t, so the canvas has
 to look real after every update. D also reads the images of a set one after another, and its output
-for an image depends on those before it, too (recurrent discrimination, section 3). A decoder that
-always draws the same digit is then found out at the second image.
+for an image depends on those before it, too (recurrent discrimination, section 3). Each of them is
+further evidence against a decoder that always draws the same digit.
 
 The objective. Let D_ti be D's output for (x, E(x)) at time t and image i of a set, a probability,
 and D'_ti that for (x_t, z). With means over t, i and sets,

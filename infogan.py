@@ -133,7 +133,8 @@ def lower_bound(reading: Tensor, c: Tensor) -> Tensor:
 
     reading (N, 14) are Q's parameters for images that G made with the codes c (N, 12).
 
-    I(c; x) = H(c) - H(c | x) needs the posterior P(c | x), which nobody knows. For any Q
+    Section 5 of the paper; its Lemma 5.1 is why sampling c and x is enough. I(c; x) = H(c) -
+    H(c | x) needs the posterior P(c | x), which nobody knows. For any Q
 
         -H(c | x) = E[log P(c | x)] = E[log Q(c | x)] + E[KL(P(. | x) || Q(. | x))],
 
@@ -170,7 +171,8 @@ def train_epoch(G: nn.Module, trunk: nn.Module, D: nn.Module, Q: nn.Module,
         real_score = D(trunk(real))
         features = trunk(fake.detach())
         d_loss = softplus(-real_score).mean() + softplus(D(features)).mean()
-        # Q always learns to read; the trunk gets `info` times the gradient of L_I
+        # lerp(detached, features, info) has the value of features and `info` times their gradient:
+        # Q always learns to read, the trunk from `info` times L_I
         reading = Q(torch.lerp(features.detach(), features, info))
         bound = lower_bound(reading, c)
         opt_d.zero_grad()

@@ -5,10 +5,11 @@ paper is anonymous; its code is not.) Section 3.1 is in recurrent_disc_toy.py, s
 bigran.py.
 
 The idea. A GAN collapses: its generator makes good ones, and nothing but ones. A discriminator
-that sees a single image cannot object: a one is a fine digit. If it sees several images, it can:
-so many ones in a row are unlikely among real digits. Recurrent discrimination is an LSTM that reads
-a set of k images, with a sigmoid after each of them. Output i has seen images 1 to i, and is the
-probability that they are real. With k = 1 it is an ordinary discriminator.
+that sees a single image objects weakly: a one is more often generated than real, but still a fine
+digit. Each further image multiplies the odds: so many ones in a row are unlikely among real digits.
+Recurrent discrimination is an LSTM that reads a set of k images, with a sigmoid after each of them.
+Output i has seen images 1 to i, and is the probability that they are real. With k = 1 it is an
+ordinary discriminator.
 
 The objective. D_i is the output after image i of a set, x are real images, G(z) generated ones; the
 means are over i and over sets. |W| is the sum of the absolute values of a network's weights.

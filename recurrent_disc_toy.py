@@ -4,10 +4,11 @@ Ben Striner, "Bi-Directional Generative Recurrent Adversarial Networks", 2016, s
 paper is anonymous; its code is not.) Section 3.2 is in recurrent_disc.py, section 4 in bigran.py.
 
 The idea. A GAN collapses: its generator makes good ones, and nothing but ones. A discriminator
-that sees a single image cannot object: a one is a fine digit. If it sees several images, it can:
-so many ones in a row are unlikely among real digits. Recurrent discrimination is an LSTM that reads
-a set of k samples, with a sigmoid after each of them. Output i has seen samples 1 to i, and is the
-probability that they are real.
+that sees a single image objects weakly: a one is more often generated than real, but still a fine
+digit. Each further image multiplies the odds: so many ones in a row are unlikely among real digits.
+And only with sets does the gradient of one sample depend on the others. Recurrent discrimination is
+an LSTM that reads a set of k samples, with a sigmoid after each of them. Output i has seen samples
+1 to i, and is the probability that they are real.
 
 How much does each further sample tell? In this toy we know it. Real samples are one of 10
 categories. Generated samples are one of the first 5: all modes of one half, none of the other. Any
@@ -23,10 +24,17 @@ means are over i and over sets.
 
     D minimizes  - E[log D_i(real)] - E[log(1 - D_i(generated))]                              (1)
 
-It is least where the LSTM's outputs are the probabilities above. No generator is trained.
+It is least where the LSTM's outputs are the probabilities above. No generator is trained. But what
+the best discriminator could tell one is known: (1) is then 2 ln 2 - 2 JSD, JSD the Jensen-Shannon
+divergence of real and generated sets of size k. With p the share of real samples that are of a kind
+that the generator makes, and M the mean of both distributions, it is
+
+    JSD_k = KL(real || M) / 2 + KL(generated || M) / 2,    KL(generated || M) = ln(2 / (1 + p^k)),
+    KL(real || M) = p^k ln(2 p^k / (1 + p^k)) + (1 - p^k) ln 2                                (2)
 
     figure 3  learned and exact       python recurrent_disc_toy.py               figure3-toy.png
     figure 3  for longer sets         python recurrent_disc_toy.py --set-size 6  figure3-toy.png
+    JSD_k by the dropped share 1 - p  python recurrent_disc_toy.py               divergence.png
     figure 3  with three seeds        python reproduce.py recurrent_disc_toy     figure3-seeds.png
 
 Where this differs from the paper or the author's code (measured in docs/recurrent_disc_toy.md):
@@ -40,6 +48,7 @@ Where this differs from the paper or the author's code (measured in docs/recurre
   sigmoids, where Keras had a piecewise linear function.
 """
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -110,6 +119,13 @@ def likelihood(k: int) -> float:
     """p^k / (1 + p^k): the exact output for k samples that the generator can make."""
     odds = (GENERATED / CATEGORIES) ** k
     return odds / (1 + odds)
+
+
+def divergence(p: float, k: int) -> float:
+    """(2) in nats, of sets of k: from 0 for p = 1 to ln 2 for p = 0, where one set tells all."""
+    q = p**k
+    real = (q * math.log(2 * q / (1 + q)) if q > 0 else 0) + (1 - q) * math.log(2)
+    return real / 2 + math.log(2 / (1 + q)) / 2
 
 
 # ---- the algorithm ------------------------------------------------------------------------------
@@ -251,6 +267,10 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
         common.save_csv(table[0], (row.values() for row in table), out / f"{name}.csv")
     common.save_csv(("step", "loss"), log, out / "metrics.csv")
     save_figure_3(rows, missing, out / "figure3-toy.png")
+    dropped = [share / 100 for share in range(101)]
+    common.save_curves({"": {f"k = {k}": (dropped, [divergence(1 - share, k) for share in dropped])
+                             for k in (1, 2, 4, 8)}}, out / "divergence.png",
+                       "share of real samples that G never makes", "JSD of sets of k, nats")
     return common.save_results(out, options, {
         "mean_by_k": [row["mean"] for row in rows],
         "worst_error_by_k": [row["worst_error"] for row in rows],

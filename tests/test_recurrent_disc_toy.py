@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import math
 from fractions import Fraction
 
 import numpy
@@ -259,3 +260,23 @@ def test_figure_3_shows_the_tables(monkeypatch, tmp_path):
 def test_sets_are_not_larger_than_the_tables_can_be():
     with pytest.raises(ValueError, match="--set-size: 7 is not a whole number from 1 to 6"):
         toy.Options(set_size=7)
+
+
+@pytest.mark.parametrize("k", (1, 2, 4))
+@pytest.mark.parametrize("kinds", (1, 3, 5, 10))
+def test_divergence_against_all_sets_counted(kinds, k):
+    """All 10^k sets, each with its two probabilities."""
+    sets = numpy.stack(numpy.meshgrid(*[numpy.arange(10)] * k), -1).reshape(-1, k)
+    real, made = numpy.full(len(sets), 10.0**-k), (sets < kinds).all(1) / float(kinds) ** k
+    middle = (real + made) / 2
+    expected = (scipy.stats.entropy(real, middle) + scipy.stats.entropy(made, middle)) / 2
+    assert toy.divergence(kinds / 10, k) == pytest.approx(expected, abs=1e-12)
+
+
+def test_divergence_is_what_the_best_discriminator_gains():
+    """The loss (1) of the exact outputs, for p = 1/2 and the last depth alone."""
+    for k in (1, 3):
+        d = toy.likelihood(k)
+        loss = -(0.5**k * math.log(d) + 0) - math.log(1 - d)  # sets with a missing kind: log 1
+        assert loss == pytest.approx(2 * math.log(2) - 2 * toy.divergence(0.5, k))
+    assert toy.divergence(0, 1) == pytest.approx(math.log(2)) and toy.divergence(1, 4) == 0
