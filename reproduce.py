@@ -7,6 +7,7 @@
     python reproduce.py cbigan                 both variants: figures 4 and 5
     python reproduce.py recurrent_disc_toy     three seeds: figure 3
     python reproduce.py recurrent_disc         k = 1, 2, 4, three seeds: figures 4 to 6
+    python reproduce.py cycle_toy              three transforms, four methods, six fresh seeds
 
     python reproduce.py infogan --list         the trainings, a command a line, as anyone would type
     python reproduce.py infogan --jobs 4       four at a time, one thread and one log each
@@ -267,6 +268,34 @@ def recurrent_figures(runs: Runs, out: Path) -> None:
     figure.savefig(out / "digits-by-k.png", dpi=120)
 
 
+# ---- cycle_toy ----------------------------------------------------------------------------------
+
+METHODS = {"cycle": "--method cycle", "identity": "--method identity",
+           "inspector": "--method inspector --reconstruct no",
+           "inspector-reconstruct": "--method inspector --reconstruct yes"}
+CYCLE = {f"{transform}-{name}": f"{options} --transform {transform} --seeds 6 --seed 6"
+         for transform in ("scaled", "shifted", "turned") for name, options in METHODS.items()}
+
+
+def cycle_figures(runs: Runs, out: Path) -> None:
+    """Accuracy by method and transform: dots, a seed each; rings: of the best permutation."""
+    transforms = list(dict.fromkeys(name.split("-")[0] for name in runs))
+    figure = Figure(figsize=(3.6 * len(transforms), 3.4), layout="constrained")
+    for axes, transform in zip(figure.subplots(1, len(transforms), squeeze=False).flat, transforms):
+        for x, method in enumerate(METHODS):
+            if results := runs.get(f"{transform}-{method}", ({}, None))[0]:
+                spread = [x + 0.06 * (i - (results["seeds"] - 1) / 2)
+                          for i in range(results["seeds"])]
+                axes.plot(spread, results["best_accuracy"], "o", color="#E69F00", fillstyle="none",
+                          markersize=8)
+                axes.plot(spread, results["accuracy"], "o", color="#0072B2", markersize=4)
+        axes.axhline(1 / 8, color="gray", linestyle=":", linewidth=1)  # chance
+        axes.set(title=f"B is A {transform}", ylim=(-0.05, 1.05), xlim=(-0.5, 3.5),
+                 xticks=range(len(METHODS)))
+        axes.set_xticklabels([name.replace("-", "\n") for name in METHODS], fontsize=8)
+    figure.savefig(out / "figure-accuracy.png", dpi=110)
+
+
 PAPERS = {  # trainings by name, figures, and the columns of the table that are printed
     "binarygan": (BINARYGAN, binarygan_figures, (
         "epochs", "histogram_first_bin", "histogram_last_bin", "digits", "kl", "median_distance")),
@@ -283,6 +312,8 @@ PAPERS = {  # trainings by name, figures, and the columns of the table that are 
     "recurrent_disc_toy": (TOY, toy_figures, (
         "error_of_mean", "worst_error", "lowest_with_missing")),
     "recurrent_disc": (RECURRENT, recurrent_figures, ("epochs", "digits", "kl", "median_distance")),
+    "cycle_toy": (CYCLE, cycle_figures, (
+        "accuracy_mean", "best_accuracy_mean", "good_share_mean", "cycle_error_mean")),
 }
 
 # ---- run ----------------------------------------------------------------------------------------
@@ -356,7 +387,7 @@ def save_tables(runs: Runs, shown: tuple[str, ...], out: Path) -> None:
     common.save_csv(names, ([row.get(name) for name in names] for row in rows), out / "results.csv")
     groups, lines = {}, []
     for row in rows:
-        groups.setdefault(row["run"].rpartition("-seed")[0], []).append(row)
+        groups.setdefault(row["run"].partition("-seed")[0], []).append(row)
     print(f"\n{'run':32}", *(f"{name:>14.14}" for name in shown))
     for row in rows:
         print(f"{row['run']:32}", *(f"{row[name]:14.4g}" for name in shown))

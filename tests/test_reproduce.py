@@ -22,7 +22,8 @@ import reproduce
 
 FEW = {  # of the trainings of a paper: what its figures and table need at least
     "binarygan": "seed0", "gan_toy": "seed[01]", "wgan_gp_binary_seed": r"^c(4-b0|0-b4)-seed0",
-    "infogan": "seed[01]", "cbigan": "", "recurrent_disc_toy": "", "recurrent_disc": "seed[01]"}
+    "infogan": "seed[01]", "cbigan": "", "recurrent_disc_toy": "", "recurrent_disc": "seed[01]",
+    "cycle_toy": "cycle|d-identity"}
 FIGURES = {
     "binarygan": {"figure3-neurons", "figure4-histograms", "figure5-binarized", "figure6-gan-wgan",
                   "figure7-cnn", "figure8-objectives"},
@@ -31,7 +32,8 @@ FIGURES = {
     "infogan": {"figure1-bound", "figure2-codes"},
     "cbigan": {"figure4-reconstructions", "figure5-tsne"},
     "recurrent_disc_toy": {"figure3-seeds"},
-    "recurrent_disc": {"figures4-6", "digits-by-k"}}
+    "recurrent_disc": {"figures4-6", "digits-by-k"},
+    "cycle_toy": {"figure-accuracy"}}
 SCRIPT = """
 import os, sys, time
 from pathlib import Path
@@ -140,7 +142,7 @@ def test_figures_and_tables(name, short, tmp_path, monkeypatch, capsys):
     values = {}
     for training in few:
         results = json.loads((out / training / "results.json").read_text())
-        values.setdefault(training.rpartition("-seed")[0], []).append(results[column])
+        values.setdefault(training.partition("-seed")[0], []).append(results[column])
     summary = {row["run"]: row for row in csv.DictReader((out / "summary.csv").open())
                if row["number"] == column}
     for group, of_group in values.items():
