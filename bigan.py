@@ -75,7 +75,7 @@ class Options:
                              "the rate decays from epoch N on, to lr / 100 at 2 N; 0: never")
     weight_decay: float = option(1e-5, (0, 1), "weight of half the squared weights in both losses")
     average: float = option(0.999, (0, 1), "decay per step of the EMA of E and G; 0: no average")
-    train_size: int = option(0, (0, 10**9), "train on the first N training images; 0: all")
+    train_size: int = option(0, (0, 10**9), "use the first N training and test images; 0: all")
     seed: int = option(0, (0, 4000), "of weights, minibatches and noise")
     device: str = option("auto", ("auto", "cpu", "cuda", "mps"), "auto is cuda, else cpu")
     dataset: str = option("MNIST", common.DATASETS, "images in DATA/DATASET/raw")
@@ -242,10 +242,11 @@ def samples_and_reconstructions(E: nn.Module, G: nn.Module, test_x: Tensor, test
                                 seed: int) -> Tensor:
     """Figure 2, (60, 784): rows of 20 samples G(z), images x, reconstructions G(E(x)).
 
-    The images are the first two of each digit in the test set.
+    The images are the first two of each digit in the test set; where digits are missing, again.
     """
     z = fixed_z(20, test_x.device, seed)
-    x = torch.cat([test_x[test_y == digit][:2] for digit in range(10)])
+    found = torch.cat([(test_y == digit).nonzero().flatten()[:2] for digit in range(10)])
+    x = test_x[found.repeat(20)[:20]]
     return torch.cat([G(z), x, G(E(x))])
 
 

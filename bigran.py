@@ -81,7 +81,7 @@ class Options:
     l1: float = option(1e-6, (0, 1), "weight of the L1 norm of the weights in both losses")
     average: float = option(0.9999, (0, 1), "decay, per step, of the moving average of the weights "
                             "of E and G, for pictures and numbers; 0: the weights themselves")
-    train_size: int = option(0, (0, 10**9), "train on the first N training images; 0: all")
+    train_size: int = option(0, (0, 10**9), "use the first N training and test images; 0: all")
     seed: int = option(0, (0, 4000), "of weights, minibatches and noise")
     device: str = option("auto", ("auto", "cpu", "cuda", "mps"), "auto is cuda, else cpu")
     dataset: str = option("MNIST", common.DATASETS, "images in DATA/DATASET/raw")

@@ -74,7 +74,7 @@ class Options:
     epochs: int = option(20, (1, 10**6), "an epoch has a generator step for each minibatch")
     batch_size: int = option(64, (2, 60_000), "images in a minibatch")
     lr: float = option(1e-4, (1e-9, 10), "learning rate")
-    train_size: int = option(0, (0, 10**9), "train on the first N training images; 0: all")
+    train_size: int = option(0, (0, 10**9), "use the first N training and test images; 0: all")
     seed: int = option(0, (0, 4000), "of weights, minibatches and noise")
     device: str = option("auto", ("auto", "cpu", "cuda", "mps"), "auto is cuda, else cpu")
     dataset: str = option("MNIST", common.DATASETS, "images in DATA/DATASET/raw")
@@ -269,6 +269,7 @@ def train_epoch(G: nn.Module, D: nn.Module, opt_g: torch.optim.Optimizer,
 def sample(G: nn.Module, count: int, slope: float, neuron: str, seed: int) -> tuple[Tensor, Tensor]:
     """`count` images and their preactivated outputs, both (count, 784), the same for a seed.
 
+    Another count has other thresholds, so that SBN's first 10 of 64 are not its 10.
     The global random stream is left as it was. Batch normalization uses its running statistics.
     """
     with torch.random.fork_rng():
@@ -333,6 +334,8 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     train_x, train_y, test_x, test_y = common.load_images(
         options.data, options.dataset, options.train_size, device)
     train_x, test_x = (train_x > 0).float(), (test_x > 0).float()  # section 4.1
+    if train_x.mean() > 0.9:
+        print("note: nine of ten pixels are above 0 and become 1; is the background not quite 0?")
 
     torch.manual_seed(options.seed)
     G = generator(options.arch, options.norm)

@@ -39,8 +39,8 @@ def load_images(root: str | Path = "data", dataset: str = "MNIST", train_size: i
                 device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A data set, whole, on the device: it fits anywhere, and a minibatch is then one index.
 
-    Returns train_x (N, 784), train_y (N,), test_x (M, 784), test_y (M,); of the training images all
-    or, where it is not 0, the first train_size. Raises OSError where a file is missing or damaged.
+    Returns train_x (N, 784), train_y (N,), test_x (M, 784), test_y (M,): all or, where it is not 0,
+    the first train_size of each. Raises OSError where a file is missing, damaged, or does not fit.
     """
     raw, may_download = Path(root, dataset, "raw"), str(root) == "data"
     if may_download and not raw.exists() and "__file__" in globals():
@@ -49,11 +49,14 @@ def load_images(root: str | Path = "data", dataset: str = "MNIST", train_size: i
     for part in ("train", "t10k"):
         x, y = (read_idx(raw / f"{part}-{name}-ubyte.gz", dataset, may_download)
                 for name in ("images-idx3", "labels-idx1"))
-        if x.shape[1:] != (28, 28) or y.shape != x.shape[:1] or y.max() > 9:
+        if x.shape[1:] != (28, 28) or y.shape != x.shape[:1] or len(x) < 2 or y.max() > 9:
             raise OSError(f"{raw}/{part}-*: the shapes are {tuple(x.shape)} and {tuple(y.shape)}, "
-                          f"labels up to {y.max()}; accepted: images of 28 x 28, labels 0 to 9")
-        size = train_size if part == "train" and train_size else len(x)
-        tensors += [(x[:size].flatten(1).float() / 255).to(device), y[:size].long().to(device)]
+                          f"labels up to {y.max()}; accepted: at least two images of 28 x 28, "
+                          "labels from 0 to 9")
+        x, y = x[: train_size or None], y[: train_size or None]
+        if len(y.unique()) == 1:
+            print(f"note: all {len(y)} images used of {raw}/{part}-* have the label {y[0]}")
+        tensors += [(x.flatten(1).float() / 255).to(device), y.long().to(device)]
     return tuple(tensors)
 
 

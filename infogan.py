@@ -66,7 +66,7 @@ class Options:
     batch_size: int = option(128, (2, 60_000), "images in a minibatch")
     lr_g: float = option(1e-3, (1e-9, 10), "learning rate of G")
     lr_d: float = option(2e-4, (1e-9, 10), "learning rate of D, Q and their trunk")
-    train_size: int = option(0, (0, 10**9), "train on the first N training images; 0: all")
+    train_size: int = option(0, (0, 10**9), "use the first N training and test images; 0: all")
     seed: int = option(0, (0, 4000), "of weights, minibatches and noise")
     device: str = option("auto", ("auto", "cpu", "cuda", "mps"), "auto is cuda, else cpu")
     dataset: str = option("MNIST", common.DATASETS, "images in DATA/DATASET/raw")
@@ -203,7 +203,10 @@ def generate(G: nn.Module, z: Tensor, c: Tensor) -> Tensor:
 
 @torch.no_grad()
 def read(trunk: nn.Module, Q: nn.Module, images: Tensor) -> Tensor:
-    """Q's parameters (N, 14) for images (N, 784), normalized in batches of 1,000 to 1,999."""
+    """Q's parameters (N, 14) for images (N, 784), normalized in batches of 1,000 to 1,999.
+
+    The reading of an image depends on those it comes with. To read one, put it among real images.
+    """
     return torch.cat([Q(trunk(x)) for x in images.tensor_split(max(1, len(images) // 1000))])
 
 

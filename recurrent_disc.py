@@ -77,7 +77,7 @@ class Options:
     epochs: int = option(10, (1, 10**6), "an epoch is 1,000 generator steps, not a pass through "
                          "the data")
     batch_size: int = option(64, (1, 60_000), "images in a minibatch, a multiple of the set size")
-    train_size: int = option(0, (0, 10**9), "train on the first N training images; 0: all")
+    train_size: int = option(0, (0, 10**9), "use the first N training and test images; 0: all")
     seed: int = option(0, (0, 4000), "of weights, minibatches and noise")
     device: str = option("auto", ("auto", "cpu", "cuda", "mps"), "auto is cuda, else cpu")
     dataset: str = option("MNIST", common.DATASETS, "images in DATA/DATASET/raw")

@@ -75,7 +75,7 @@ class Options:
     epochs: int = option(9, (1, 10**6), "an epoch has a generator step per 6 minibatches")
     batch_size: int = option(128, (2, 60_000), "images in a minibatch")
     lr: float = option(1e-3, (1e-9, 10), "learning rate")
-    train_size: int = option(0, (0, 10**9), "train on the first N training images; 0: all")
+    train_size: int = option(0, (0, 10**9), "use the first N training and test images; 0: all")
     seed: int = option(0, (0, 4000), "of weights, minibatches and noise")
     device: str = option("auto", ("auto", "cpu", "cuda", "mps"), "auto is cuda, else cpu")
     dataset: str = option("MNIST", common.DATASETS, "images in DATA/DATASET/raw")

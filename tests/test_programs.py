@@ -123,6 +123,24 @@ def test_as_in_a_notebook(name, short, tmp_path, monkeypatch):
     assert script.train(options, tmp_path / "run", resume=True).keys() == results.keys()
 
 
+@trained
+def test_half_of_the_classes_and_few_test_images(name, short, monkeypatch):
+    """Five classes, and fewer test images than most data sets have."""
+    run = short(name)
+    if "dataset" in run.script.Options.__dataclass_fields__:
+        x, y, test_x, test_y = common.load_images()
+        few = x[y < 5][:64], y[y < 5][:64], test_x[test_y < 5][:9], test_y[test_y < 5][:9]
+        monkeypatch.setattr(common, "load_images", lambda *_: few)
+        for picture in run("--epochs", "1").rglob("*.png"):
+            Image.open(picture).load()
+
+
+def test_a_closed_stderr_is_no_obstacle(short, monkeypatch):
+    run = short("gan_toy", whole=False)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert (run("--epochs", "1") / "results.json").exists()
+
+
 def test_a_whole_script_in_a_cell_of_a_notebook(tmp_path, monkeypatch):
     """No __file__, no module of that name, Options subclassed there, the kernel's arguments."""
     monkeypatch.chdir(tmp_path)
