@@ -326,7 +326,8 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
 
     def draw_and_score(epoch: int) -> None:
         rows = samples_and_reconstructions(average_E, average_G, test_x, test_y, options.seed)
-        common.save_grid(rows, out / "samples" / f"epoch-{epoch:03}.png", columns=20)
+        common.save_grid(rows, out / "samples" / f"epoch-{epoch:03}.png", 20,
+                         f"after {epoch} epochs: G(z), x, G(E(x))")
         if epoch in scored - {row[0] for row in scores}:
             scores.append([epoch, *score(average_E, average_G, train_x, train_y, test_x, test_y)])
             save(epoch)
@@ -374,8 +375,8 @@ def save_figures(log: list, scores: list, E: nn.Module, G: nn.Module, test_x: Te
                                              "to another image": (epochs, other)}},
         out / "scores.png", "epoch")
     common.save_gif((out / "samples").glob("epoch-*.png"), out / "training.gif")
-    common.save_grid(samples_and_reconstructions(E, G, test_x, test_y, seed),
-                     out / "figure2-reconstructions.png", columns=20)
+    rows = samples_and_reconstructions(E, G, test_x, test_y, seed)
+    common.save_grid(rows, out / "figure2-reconstructions.png", 20, "G(z), x, G(E(x))")
     points = tsne(in_batches(E, test_x), seed)
     common.save_scatter({"": points}, test_y.cpu(), out / "figure3-tsne.png")
 

@@ -326,7 +326,7 @@ def save_samples(G: nn.Module, z: Tensor, out: Path) -> None:
     paths = []
     for t, images in enumerate(G(z).unbind(1), 1):
         paths.append(out / "samples" / f"canvas-{t}.png")
-        common.save_grid(images, paths[-1], columns=10)
+        common.save_grid(images, paths[-1], 10, f"the canvas at t = {t}")
     common.save_gif(paths, out / "drawing.gif")
     common.save_grid(images, out / "figure7-samples.png", columns=10)
 
@@ -335,9 +335,11 @@ def save_autoencodings(E: nn.Module, G: nn.Module, x: Tensor, seed: int, out: Pa
     """Figures 8 and 9: images x (N, 784), a row each; ten autoencodings; the canvas at each t."""
     ten = autoencode(E, G, x.repeat_interleave(10, 0), seed)[:, -1].unflatten(0, (-1, 10))
     canvas = autoencode(E, G, x, seed)
-    for name, others in (("figure8-autoencodings.png", ten), ("figure9-canvas.png", canvas)):
+    for name, others, title in (
+            ("figure8-autoencodings.png", ten, "an image, and ten autoencodings of it"),
+            ("figure9-canvas.png", canvas, "an image, and the canvas at each t")):
         rows = torch.cat([x.unsqueeze(1), others], 1)
-        common.save_grid(rows.flatten(0, 1), out / name, columns=rows.shape[1])
+        common.save_grid(rows.flatten(0, 1), out / name, rows.shape[1], title)
 
 
 # ---- run ----------------------------------------------------------------------------------------
@@ -378,7 +380,8 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     scores = [row for row in scores if row[0] in scored]  # without the last epoch of a shorter run
 
     def draw_and_score(epoch: int) -> None:
-        common.save_grid(sample(average_G, shown_z), out / "samples" / f"epoch-{epoch:03}.png", 10)
+        common.save_grid(sample(average_G, shown_z), out / "samples" / f"epoch-{epoch:03}.png", 10,
+                         f"after {epoch} epochs")
         if epoch in scored - {row[0] for row in scores}:
             canvas = autoencode(average_E, average_G, test_x, options.seed)
             images = sample(average_G, z)

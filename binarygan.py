@@ -353,7 +353,8 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
         return sample(G, count, slope, options.neuron, options.seed)
 
     def draw(epochs: int) -> None:
-        common.save_grid(samples_after(epochs, 64)[0], out / "samples" / f"epoch-{epochs:03}.png")
+        common.save_grid(samples_after(epochs, 64)[0], out / "samples" / f"epoch-{epochs:03}.png",
+                         title=f"after {epochs} epochs")
 
     draw(start_epoch)
     n = len(train_x) // options.batch_size  # generator steps in an epoch

@@ -363,7 +363,8 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
 
     def draw_and_score(epoch: int) -> None:
         rows = samples_and_reconstructions(average_E, average_G, test_x, test_y, options.seed)
-        common.save_grid(rows, out / "samples" / f"epoch-{epoch:03}.png", columns=20)
+        common.save_grid(rows, out / "samples" / f"epoch-{epoch:03}.png", 20,
+                         f"after {epoch} epochs: G(z, c), x, G(E(x), c)")
         if epoch in scored - {row[0] for row in scores}:
             scores.append([epoch, *score(average_E, average_G, train_x, train_y, test_x, test_y)])
             save(epoch)
@@ -412,11 +413,12 @@ def save_figures(log: list, scores: list, E: nn.Module, G: nn.Module, test_x: Te
                                              "to another image": (epochs, other)}},
         out / "scores.png", "epoch")
     common.save_gif((out / "samples").glob("epoch-*.png"), out / "training.gif")
-    common.save_grid(samples_and_reconstructions(E, G, test_x, test_y, seed),
-                     out / "figure4-reconstructions.png", columns=20)
+    rows = samples_and_reconstructions(E, G, test_x, test_y, seed)
+    common.save_grid(rows, out / "figure4-reconstructions.png", 20, "G(z, c), x, G(E(x), c)")
     points = tsne(in_batches(E, test_x), seed)
     common.save_scatter({"": points}, test_y.cpu(), out / "figure5-tsne.png")
-    common.save_grid(every_class(G, test_x.device, seed), out / "classes.png", columns=10)
+    rows = every_class(G, test_x.device, seed)
+    common.save_grid(rows, out / "classes.png", 10, "down: the label c; across: the code z")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -24,7 +24,7 @@ from urllib.request import urlopen
 
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from tqdm import tqdm
@@ -164,12 +164,17 @@ def label_statistics(images: Tensor, train_x: Tensor, train_y: Tensor, test_x: T
 # ---- pictures -----------------------------------------------------------------------------------
 
 
-def save_grid(images: Tensor, path: Path, columns: int = 8) -> None:
-    """Write images (N, 784) as one plain picture, twice their size."""
-    from torchvision.utils import save_image
+def save_grid(images: Tensor, path: Path, columns: int = 8, title: str = "") -> None:
+    """Write images (N, 784) as one plain picture, twice their size, with a title above."""
+    from torchvision.utils import make_grid
 
-    images = interpolate(images.cpu().view(-1, 1, 28, 28), scale_factor=2)
-    save_image(images, path, nrow=columns, pad_value=0.5)
+    grid = make_grid(interpolate(images.cpu().view(-1, 1, 28, 28), scale_factor=2), columns,
+                     pad_value=0.5)[0]
+    above = 22 if title else 0
+    picture = Image.new("L", (grid.shape[1], grid.shape[0] + above), 255)
+    picture.paste(Image.fromarray((255 * grid + 0.5).byte().numpy()), (0, above))
+    ImageDraw.Draw(picture).text((4, 2), title, 0, ImageFont.load_default(14))
+    picture.save(path)
 
 
 def save_gif(pictures: Iterable[Path], path: Path, most: int = 60, in_color: bool = False) -> None:

@@ -359,7 +359,8 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
 
     def draw(epochs: int) -> None:
         images = code_panels(G, list(range(CATEGORIES)), options.seed)["c1"]
-        common.save_grid(images, out / "samples" / f"epoch-{epochs:03}.png", CATEGORIES)
+        common.save_grid(images, out / "samples" / f"epoch-{epochs:03}.png", CATEGORIES,
+                         f"after {epochs} epochs; across: c1")
 
     draw(start_epoch)
     n = len(train_x) // options.batch_size  # steps in an epoch

@@ -206,7 +206,7 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
 
     def draw(epochs: int) -> None:
         common.save_grid(sample(G, 100, options.seed), out / "samples" / f"epoch-{epochs:03}.png",
-                         columns=10)
+                         10, f"after {epochs} epochs")
 
     draw(start_epoch)
     sets = options.batch_size // options.set_size

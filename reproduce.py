@@ -210,7 +210,8 @@ def cbigan_figures(runs: Runs, out: Path) -> None:
         G.load_state_dict(saved["average_G"])
         pictures.append(cbigan.samples_and_reconstructions(E, G, test_x, test_y, seed))
         points[f"{variant} CBiGAN"] = cbigan.tsne(cbigan.in_batches(E, test_x), seed)
-    common.save_grid(torch.cat(pictures), out / "figure4-reconstructions.png", columns=20)
+    common.save_grid(torch.cat(pictures), out / "figure4-reconstructions.png", 20,
+                     "; ".join(f"{name}: G(z, c), x, G(E(x), c)" for name in points))
     common.save_scatter(points, test_y, out / "figure5-tsne.png")
 
 

@@ -318,7 +318,8 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     z = sample_z(64, n_c, n_b, device, low)  # for every picture the same
 
     def draw(epochs: int) -> None:
-        common.save_grid(generate(G, z), out / "samples" / f"epoch-{epochs:03}.png")
+        common.save_grid(generate(G, z), out / "samples" / f"epoch-{epochs:03}.png",
+                         title=f"after {epochs} epochs")
 
     draw(start_epoch)
     n = max(1, len(train_x) // options.batch_size // CRITIC_STEPS)  # generator steps in an epoch
