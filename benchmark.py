@@ -11,7 +11,7 @@
 2. Steps a second of each script with one thread, with two threads that spin while they wait
    (PyTorch's default on Linux), and with two that sleep (OMP_WAIT_POLICY=passive, which the scripts
    set; gan_toy.py sets one thread): alone, and beside a program that keeps one core busy. The last
-   column is the sum of two trainings with one thread each, as `--paper --jobs 2` runs them.
+   column is the sum of two trainings with one thread each, as reproduce.py runs them.
 """
 
 import importlib
@@ -22,7 +22,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -104,7 +103,7 @@ def beside_the_usual_loop() -> None:
                                    transforms.Lambda(lambda image: (image > 0).float())])
     loader = DataLoader(Subset(MNIST(HERE / "data", transform=binarize, download=True),
                                range(IMAGES)), options.batch_size, shuffle=True, drop_last=True)
-    images = (common.mnist(HERE / "data", torch.device("cpu"))[0][:IMAGES] > 0).float()
+    images = (common.load_images(HERE / "data")[0][:IMAGES] > 0).float()
     binarygan.critic_steps = lambda step: CRITIC_STEPS
     times = {"usual loop": [], "binarygan.py": []}
     for _ in range(ROUNDS):
@@ -130,17 +129,8 @@ class StopWatch:
     """
 
     def __init__(self, *_, **__):
-        self.desc, self.start, self.count = "", None, 0
-
-    def __enter__(self):
+        self.start, self.count = None, 0
         os.kill(os.getpid(), signal.SIGSTOP)
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def __iter__(self) -> Iterator:
-        return iter(())
 
     def update(self, count: int = 1) -> None:
         now = time.perf_counter()
