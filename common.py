@@ -228,9 +228,10 @@ def save_curves(panels: dict[str, dict[str, tuple]], path: Path, xlabel: str,
     def on_cpu(values):
         return values.cpu() if isinstance(values, Tensor) else values
 
-    figure = Figure(figsize=(5.5 * len(panels), 3.8), layout="constrained")
-    for axes, (title, curves) in zip(figure.subplots(1, len(panels), squeeze=False).flat,
-                                     panels.items()):
+    rows = math.ceil(len(panels) / 2)  # two in a row can still be read on a page
+    figure = Figure(figsize=(5.5 * min(len(panels), 2), 3.8 * rows), layout="constrained")
+    for i, (title, curves) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(rows, min(len(panels), 2), i)
         for label, (x, y) in curves.items():
             axes.plot(on_cpu(x), on_cpu(y), linewidth=1, marker="o" if len(x) == 1 else None,
                       label=label)

@@ -249,22 +249,26 @@ def dead_share(D: nn.Module, points: Tensor) -> float:
 
 @torch.no_grad()
 def save_surfaces(panels: dict[str, tuple[nn.Module, Tensor]], path: Path) -> None:
-    """For each title D over a square, with points (N, 2) and circles around the modes.
+    """For each title D over a square, with generated points (N, 2) and real ones, in white.
 
-    The colors span the scores of D in the square, so the title tells their range.
+    The colors are the deviation of D's scores from their mean in the square, in standard
+    deviations, so that they are steady from picture to picture. The title tells the range of D.
     """
+    noise = torch.randn(8, 20, 2, generator=torch.Generator().manual_seed(0))
+    real = (eight_centers(torch.device("cpu")).unsqueeze(1) + SPREAD * noise).flatten(0, 1)
     figure = Figure(figsize=(3 * len(panels), 3.3), layout="constrained")
     for axes, (title, (D, points)) in zip(figure.subplots(1, len(panels), squeeze=False).flat,
                                           panels.items()):
         line = torch.linspace(-3, 3, 150, device=points.device)
         score = D(torch.cartesian_prod(line, line)).view(150, 150).T.cpu()  # rows are y
-        axes.contourf(line.cpu(), line.cpu(), score, levels=12)
-        axes.plot(*points.T.cpu(), ".", color="C1", markersize=2)
-        axes.plot(*eight_centers(torch.device("cpu")).T, "ow", fillstyle="none", markersize=10)
+        axes.contourf(line.cpu(), line.cpu(), (score - score.mean()) / (score.std() + 1e-12),
+                      levels=torch.linspace(-2.5, 2.5, 11), cmap="cividis", extend="both")
+        axes.plot(*real.T, "o", color="white", markersize=1.5)
+        axes.plot(*points.T.cpu(), "o", color="#D55E00", markersize=2)
         axes.set(aspect="equal", xlim=(-3, 3), ylim=(-3, 3), xticks=range(-2, 3),
                  yticks=range(-2, 3))
         axes.set_title(f"{title}\nD from {score.min():.3g} to {score.max():.3g}", fontsize=9)
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=120)
 
 
 # ---- run ----------------------------------------------------------------------------------------
