@@ -370,25 +370,17 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     z = fixed_z(SAMPLES, options.time_steps, options.seed, device)
     shown_z = fixed_z(100, options.time_steps, options.seed, device)
 
-    def save(epoch: int) -> None:
-        common.save_checkpoint(out, options, state, epoch=epoch, log=log, seconds=seconds,
-                               scores=scores)
-        common.save_csv(METRICS, log, out / "metrics.csv")
-        common.save_csv(("epoch", *SCORES), scores, out / "scores.csv")
-
-    scored = {*range(0, options.epochs, SCORE_EVERY), options.epochs}
-    scores = [row for row in scores if row[0] in scored]  # without the last epoch of a shorter run
-
-    def draw_and_score(epoch: int) -> None:
+    def draw(epoch: int) -> None:
         common.save_grid(sample(average_G, shown_z), out / "samples" / f"epoch-{epoch:03}.png", 10,
                          f"after {epoch} epochs")
-        if epoch in scored - {row[0] for row in scores}:
-            canvas = autoencode(average_E, average_G, test_x, options.seed)
-            images = sample(average_G, z)
-            scores.append([epoch, *score(canvas, images, train_x, train_y, test_x, test_y)])
-            save(epoch)
 
-    draw_and_score(start_epoch)
+    def score_of(epoch: int) -> list[float]:
+        canvas = autoencode(average_E, average_G, test_x, options.seed)
+        images = sample(average_G, z)
+        return [epoch, *score(canvas, images, train_x, train_y, test_x, test_y)]
+
+    draw(start_epoch)
+    scores = scores or [score_of(0)]
     n = len(train_x) // options.batch_size  # steps of E and G in an epoch
     bar = tqdm(total=options.epochs * n, initial=start_epoch * n, desc=out.name, unit=" steps")
     for epoch in range(start_epoch, options.epochs):
@@ -410,8 +402,13 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
         if not autoencode(E, G, train_x[:1000], options.seed).isfinite().all():
             raise FloatingPointError(f"a weight of E or G, or a deviation of E, is not finite in "
                                      f"epoch {epoch + 1}; earlier epochs are kept")
-        save(epoch + 1)
-        draw_and_score(epoch + 1)
+        if (epoch + 1) % SCORE_EVERY == 0:
+            scores.append(score_of(epoch + 1))
+        common.save_checkpoint(out, options, state, epoch=epoch + 1, log=log, seconds=seconds,
+                               scores=scores)
+        common.save_csv(METRICS, log, out / "metrics.csv")
+        common.save_csv(("epoch", *SCORES), scores, out / "scores.csv")
+        draw(epoch + 1)
     bar.close()
 
     save_figures(log, scores, out)
