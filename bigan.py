@@ -315,24 +315,16 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
              "average_E": average_E, "average_G": average_G}
     start_epoch, log, seconds, scores = common.begin(out, options, state, device, resume, scores=[])
 
-    def save(epoch: int) -> None:
-        common.save_checkpoint(out, options, state, epoch=epoch, log=log, seconds=seconds,
-                               scores=scores)
-        common.save_csv(METRICS, log, out / "metrics.csv")
-        common.save_csv(("epoch", *SCORES), scores, out / "scores.csv")
-
-    scored = {*range(0, options.epochs, SCORE_EVERY), options.epochs}
-    scores = [row for row in scores if row[0] in scored]  # without the last epoch of a shorter run
-
-    def draw_and_score(epoch: int) -> None:
+    def draw(epoch: int) -> None:
         rows = samples_and_reconstructions(average_E, average_G, test_x, test_y, options.seed)
         common.save_grid(rows, out / "samples" / f"epoch-{epoch:03}.png", 20,
                          f"after {epoch} epochs: G(z), x, G(E(x))")
-        if epoch in scored - {row[0] for row in scores}:
-            scores.append([epoch, *score(average_E, average_G, train_x, train_y, test_x, test_y)])
-            save(epoch)
 
-    draw_and_score(start_epoch)
+    def score_row(epoch: int) -> list[float]:
+        return [epoch, *score(average_E, average_G, train_x, train_y, test_x, test_y)]
+
+    draw(start_epoch)
+    scores = scores or [score_row(0)]
     n = len(train_x) // options.batch_size  # steps in an epoch
     bar = tqdm(total=options.epochs * n, initial=start_epoch * n, desc=out.name, unit=" steps")
     for epoch in range(start_epoch, options.epochs):
@@ -351,10 +343,17 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
                 bar.set_postfix_str("epoch {}/{}, D {:.3f}, E and G {:.3f}".format(
                     epoch + 1, options.epochs, *log[-1][1:]))
         seconds += time.perf_counter() - start
-        save(epoch + 1)
-        draw_and_score(epoch + 1)
+        if (epoch + 1) % SCORE_EVERY == 0:
+            scores.append(score_row(epoch + 1))
+        common.save_checkpoint(out, options, state, epoch=epoch + 1, log=log, seconds=seconds,
+                               scores=scores)
+        common.save_csv(METRICS, log, out / "metrics.csv")
+        draw(epoch + 1)
     bar.close()
 
+    if scores[-1][0] < options.epochs:
+        scores.append(score_row(options.epochs))
+    common.save_csv(("epoch", *SCORES), scores, out / "scores.csv")
     save_figures(log, scores, average_E, average_G, test_x, test_y, options.seed, out)
     results = dict(zip(SCORES, scores[-1][1:])) | evaluate(
         average_E, average_G, train_x, train_y, test_x, test_y, options.seed)

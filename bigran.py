@@ -58,7 +58,7 @@ from common import option
 
 LATENT = 25  # numbers in the code of one time step; from the author's code
 SAMPLES = 10_000  # generated images that the evaluation counts
-SCORE_EVERY = 5  # epochs from one row of scores.csv to the next
+SCORE_EVERY = 5  # epochs from one row of scores.csv to the next; the last epoch has one, too
 
 
 @dataclass(frozen=True)
@@ -374,13 +374,13 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
         common.save_grid(sample(average_G, shown_z), out / "samples" / f"epoch-{epoch:03}.png", 10,
                          f"after {epoch} epochs")
 
-    def score_of(epoch: int) -> list[float]:
+    def score_row(epoch: int) -> list[float]:
         canvas = autoencode(average_E, average_G, test_x, options.seed)
         images = sample(average_G, z)
         return [epoch, *score(canvas, images, train_x, train_y, test_x, test_y)]
 
     draw(start_epoch)
-    scores = scores or [score_of(0)]
+    scores = scores or [score_row(0)]
     n = len(train_x) // options.batch_size  # steps of E and G in an epoch
     bar = tqdm(total=options.epochs * n, initial=start_epoch * n, desc=out.name, unit=" steps")
     for epoch in range(start_epoch, options.epochs):
@@ -403,14 +403,16 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
             raise FloatingPointError(f"a weight of E or G, or a deviation of E, is not finite in "
                                      f"epoch {epoch + 1}; earlier epochs are kept")
         if (epoch + 1) % SCORE_EVERY == 0:
-            scores.append(score_of(epoch + 1))
+            scores.append(score_row(epoch + 1))
         common.save_checkpoint(out, options, state, epoch=epoch + 1, log=log, seconds=seconds,
                                scores=scores)
         common.save_csv(METRICS, log, out / "metrics.csv")
-        common.save_csv(("epoch", *SCORES), scores, out / "scores.csv")
         draw(epoch + 1)
     bar.close()
 
+    if scores[-1][0] < options.epochs:
+        scores.append(score_row(options.epochs))
+    common.save_csv(("epoch", *SCORES), scores, out / "scores.csv")
     save_figures(log, scores, out)
     save_samples(average_G, shown_z, out)
     x = torch.cat([test_x[test_y == digit][:1] for digit in range(10)])

@@ -6,7 +6,6 @@ Images are rows of 784 floats in [0, 1] (28 x 28, row by row, 0 is black) wherev
 import argparse
 import csv
 import gzip
-import hashlib
 import io
 import json
 import math
@@ -18,9 +17,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, field, fields
 from datetime import datetime
-from http.client import HTTPException
 from pathlib import Path
-from urllib.request import urlopen
 
 import torch
 from matplotlib.figure import Figure
@@ -86,17 +83,17 @@ def download(path: Path, dataset: str) -> None:
     """Fetch one of the .gz files from torchvision's mirrors, whole or not at all."""
     from torchvision import datasets  # importing it takes as long as torch: where needed
 
-    source, reason = getattr(datasets, dataset), None
+    source, part = getattr(datasets, dataset), path.with_name(f"{path.name}.{os.getpid()}.part")
     print(f"downloading {path}", flush=True)
     for mirror in source.mirrors:
         try:
-            with urlopen(mirror + path.name, timeout=20) as answer:
-                content = answer.read()
-            if hashlib.md5(content).hexdigest() == dict(source.resources)[path.name]:
-                return write_whole(path, content)
-            reason = "another file under its name"
-        except (OSError, HTTPException) as error:
+            datasets.utils.download_url(mirror + path.name, path.parent, part.name,
+                                        dict(source.resources)[path.name])
+            return os.replace(part, path)
+        except Exception as error:  # what a mirror of no use raises depends on the use
             reason = error
+        finally:
+            part.unlink(missing_ok=True)
     raise OSError(f"{path} is missing, and no mirror has it ({reason}): put the four .gz files of "
                   f"{dataset} into {path.parent}")
 
@@ -273,12 +270,12 @@ def check_options(options) -> None:
     """Raise ValueError, naming the option and what is accepted, where a value is not accepted."""
     for item in fields(options):
         value, accepted = getattr(options, item.name), item.metadata["accepted"]
-        good, wanted = not accepted or value in accepted, f"one of {', '.join(map(str, accepted))}"
-        if not isinstance(item.default, str):
-            kind, wanted = (int, "a whole number") if isinstance(item.default, int) else (
-                (int, float), "a number")
+        if isinstance(item.default, str):
+            good, wanted = not accepted or value in accepted, f"one of {', '.join(accepted)}"
+        else:
+            kind, whole = (int, "whole ") if isinstance(item.default, int) else ((int, float), "")
             good = isinstance(value, kind) and accepted[0] <= value <= accepted[1]
-            wanted += f" from {accepted[0]} to {accepted[1]}"
+            wanted = f"a {whole}number from {accepted[0]} to {accepted[1]}"
         if not good:
             raise ValueError(f"{flag(item.name)}: {value!r} is not {wanted}")
     if 0 < getattr(options, "train_size", 0) < options.batch_size:
@@ -302,10 +299,11 @@ def parse_args(Options: type, doc: str, argv: list[str] | None) -> tuple:
         parser.add_argument(flag(item.name), type=kind, metavar={int: "N", float: "X"}.get(
             kind, "|".join(map(str, accepted)) or "DIR"),
             help=f"{item.metadata['meaning']} (default: {item.default})")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="new folder for the run")
+    folders = parser.add_mutually_exclusive_group()
+    folders.add_argument("--out", type=Path, metavar="DIR", help="new folder for the run")
     if "epochs" in Options.__dataclass_fields__:
-        parser.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in DIR; "
-                            f"only {', '.join(map(flag, FREE))} may differ")
+        folders.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in DIR; "
+                             f"only {', '.join(map(flag, FREE))} may differ")
     # a script pasted whole into a notebook's cell: the notebook's own arguments are not for us
     given = vars(parser.parse_args([] if argv is None and "ipykernel" in sys.modules else argv))
     out, old = given.pop("out", None), given.pop("resume", None)
@@ -314,17 +312,13 @@ def parse_args(Options: type, doc: str, argv: list[str] | None) -> tuple:
                                if key not in FREE)])
     try:
         if old:
-            if out:
-                raise ValueError("--resume: not allowed with --out")
             saved = read_checkpoint(old, Options.script)
             names = saved["options"].keys() & Options.__dataclass_fields__.keys()
             options = Options(**{name: saved["options"][name] for name in names} | given)
             check_same_run(options, saved, old)
         else:
             options = Options(**given)
-            if out and out.exists():
-                raise ValueError(f"--out: {out} exists; name a new folder, or continue the run in "
-                                 f"it with --resume {shlex.quote(str(out))}")
+            require_new(out or Path(name))
     except (OSError, ValueError) as error:
         parser.error(str(error))
     return options, old or out or Path("runs", Path(Options.script).stem, name), bool(old)
@@ -421,18 +415,17 @@ def begin(out: Path, options, state: dict, device: torch.device, resume: bool, *
 def require_new(out: Path) -> None:
     """Raise FileExistsError where files are in the folder: another run's must not be lost."""
     if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty; name a new folder, or resume the run in it")
+        raise FileExistsError(f"{out} is not empty; name a new folder, or continue the run in it "
+                              f"with --resume {shlex.quote(str(out))}")
 
 
 def check_same_run(options, saved: dict, out: Path) -> None:
     """Raise ValueError where the run in `out` cannot go on with these options."""
     now, before = asdict(options), saved["options"]
-    for name in {**now, **before}:
+    for name in {**before, **now}:
         if name not in FREE and now.get(name) != before.get(name):
             raise ValueError(f"{flag(name)}: the run in {out} has {before.get(name)}, which it "
-                             "keeps" if name in now and name in before else
-                             f"{flag(name)}: {options.script} has changed since the run in {out} "
-                             "began; begin another run")
+                             "keeps; begin another run")
     if saved["epoch"] > options.epochs:
         raise ValueError(f"--epochs: the run in {out} has {saved['epoch']} already")
 

@@ -3,10 +3,10 @@
 Grant Reaber, "Introduction to Generative Adversarial Networks", slides, 2017, with figures from
 Arjovsky et al. 2017, arXiv 1701.07875, and Gulrajani et al. 2017, arXiv 1704.00028.
 
-The idea. A GAN's discriminator tells real points from generated ones (gan_toy.py). Where it is
-sure it is flat, and the generator learns nothing from it. A critic f answers another question: how
-far, on average, must the generated points Q be carried to become the real ones P? For the best way
-to carry them that is the Wasserstein distance W1. By Kantorovich-Rubinstein duality
+The idea. A discriminator that is sure is flat, and the generator learns nothing from it
+(gan_toy.py). A critic f answers another question: how far, on average, must the generated points Q
+be carried to become the real ones P? For the best way to carry them that is the Wasserstein
+distance W1. By Kantorovich-Rubinstein duality
 
     W1(P, Q) = max of E_P[f(x)] - E_Q[f(y)] over all f whose slope is nowhere above 1           (1)
 
@@ -15,10 +15,9 @@ the distribution functions. So the best f has slope +1 where F_Q > F_P, elsewher
 
     W1(P, Q) = integral of |F_P - F_Q|                                                          (2)
 
-How is a network kept to such slopes? WGAN clips every weight to [-c, c]. That bounds the slope, by
-an unknown number, and the critic becomes a simple function: most weights end near -c or c. From
-layer to layer gradients grow or shrink by a factor that depends on c; through twelve layers they
-explode or vanish. WGAN-GP instead penalizes every slope but 1, at points x^ between x and y:
+How is a network kept to such slopes? WGAN clips every weight to [-c, c]: that bounds the slope, by
+an unknown number, and makes a simple function; through twelve layers gradients explode or vanish.
+WGAN-GP instead penalizes every slope but 1, at points x^ between x and y:
 
     f minimizes  E_Q[f(y)] - E_P[f(x)] + lambda E[(|grad f(x^)| - 1)^2]                         (3)
     x^ = epsilon x + (1 - epsilon) y,  epsilon uniform on [0, 1]
@@ -29,8 +28,8 @@ What is the best f now? In one dimension, with p^ the density of x^, (3) is the 
     |f'| = 1 + |F_P - F_Q| / (2 lambda p^)                                                      (4)
     E_P[f] - E_Q[f] = W1 + integral of (F_P - F_Q)^2 / (2 lambda p^)                            (5)
 
-So the penalty is a spring, not a wall: the estimate overshoots, in proportion to 1 / lambda. For
-two point masses at distance d, p^ is 1 / d between them, and the estimate d (1 + d / (2 lambda)).
+So the penalty is a spring, not a wall. For two point masses at distance d, p^ is 1 / d between
+them, and the estimate d (1 + d / (2 lambda)).
 
     all four figures                              python wasserstein_toy.py
     the same with other weights and points        python wasserstein_toy.py --seed 1
@@ -41,8 +40,7 @@ two point masses at distance d, p^ is 1 / d between them, and the estimate d (1 
     gradient norm by layer (published as 1b)      1704.00028, figure 2             figure4-*.png
 
 Where this differs from the slides or the papers (measured in docs/wasserstein_toy.md):
-- The slides give no numbers for figure 1, and draw f / 25, we f / 10. The distributions of figures
-  1 and 2, networks, minibatches and learning rates are ours.
+- The distributions of figures 1 and 2, networks, minibatches and learning rates are ours.
 - lambda begins at 0.1 and grows, so that a slope of the wrong sign turns.
 - The optimal discriminator of figure 2 is not trained but known: p / (p + q).
 - lambda is 10 as in the paper; its authors' toy code has 0.1 (figures 1 and 3 have both).
@@ -50,7 +48,6 @@ Where this differs from the slides or the papers (measured in docs/wasserstein_t
 - Figure 4 trains the critic alone, the generator fixed as in figure 3; the paper trains both.
 """
 
-import io
 import math
 import os
 import time
@@ -422,16 +419,14 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     out, device, start = Path(out), common.pick_device(options.device), time.perf_counter()
     common.require_new(out)
     print(f"{out} on {device}: figures 1 to 4, 18 critics to fit", flush=True)
-    pictures, results = {}, {}
+    figures, results = {}, {}
     for name, make in FIGURES.items():
         torch.manual_seed(options.seed)  # each figure depends on the seed alone
-        figure, numbers = make(device)
+        figures[name], numbers = make(device)
         results |= numbers
-        buffer = io.BytesIO()
-        figure.savefig(buffer, dpi=120)
-        pictures[name] = buffer.getvalue()
-    for name, picture in pictures.items():
-        common.write_whole(out / name, picture)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        figure.savefig(out / name, dpi=120)
     return common.save_results(out, options, results, device, time.perf_counter() - start)
 
 

@@ -454,17 +454,19 @@ def test_options_reach_the_algorithm_and_epochs_have_their_own_numbers(run, monk
 
 
 def test_every_second_epoch_has_a_score(run):
-    """SCORE_EVERY is 2 here. A longer run has the scores of one that was never stopped."""
+    """And the last one; a longer run has no score of a shorter one's last. SCORE_EVERY is 2."""
     def epochs(out):
         return [row["epoch"] for row in csv.DictReader((out / "scores.csv").open())]
 
     out = run("--epochs", "3")
-    assert epochs(out) == ["0", "2"]
+    assert epochs(out) == ["0", "2", "3"]
     run("--resume", str(out), "--epochs", "5")
-    assert epochs(out) == ["0", "2", "4"]
+    assert epochs(out) == ["0", "2", "4", "5"]
     curves = [curve for panel in run.curves["scores.png"].values() for curve in panel.values()]
-    epoch, *columns = zip(*checkpoint(out)["scores"])
-    assert curves == [(epoch, column) for column in columns]
+    rows = list(csv.DictReader((out / "scores.csv").open()))
+    assert curves == [((0, 2, 4, 5), tuple(float(row[name]) for row in rows))
+                      for name in bigran.SCORES]
+    assert [row[0] for row in checkpoint(out)["scores"]] == [0, 2, 4]
     assert_same(checkpoint(out), checkpoint(run("--epochs", "5", out="whole")))
 
 

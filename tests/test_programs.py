@@ -118,7 +118,7 @@ def test_as_in_a_notebook(name, short, tmp_path, monkeypatch):
     results = script.train(options, str(tmp_path / "run"))
     assert before == [setting() for setting in settings]
     assert json.loads((tmp_path / "run" / "results.json").read_text()) == results
-    with pytest.raises(FileExistsError, match="is not empty; name a new folder, or resume"):
+    with pytest.raises(FileExistsError, match="is not empty; name a new folder, or continue"):
         script.train(options, tmp_path / "run")
     assert script.train(options, tmp_path / "run", resume=True).keys() == results.keys()
 
@@ -270,7 +270,7 @@ def test_damaged_files(name, short, capsys, monkeypatch):
             (out / "checkpoint.pt").write_bytes(damage)
         line = refused(lambda: run("--resume", str(out), "--epochs", "2"), capsys)
         changed = damage == {"options": {"seed": 1}}
-        assert (f"has changed since the run in {out} began" if changed else f"{out} holds ") in line
+        assert ("begin another run" if changed else f"{out} holds ") in line
         assert ("a run of other.py" in line) == (damage == {"script": "other.py"})
 
 
@@ -283,10 +283,10 @@ def test_bad_options_end_with_one_line_and_change_nothing(name, monkeypatch, cap
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "there").mkdir(parents=True)
     bad = [(["--device", "cuda"], "there is no cuda here; accepted: auto, cpu"),
            (["--device", "mps"], "there is no mps here"),
-           (["--out", "here"], "--out: here exists"),
+           (["--out", "here"], "here is not empty; name a new folder"),
            (["--colour", "red"], "unrecognized arguments: --colour red")]
     for item in fields(script.Options):
         accepted, flag = item.metadata["accepted"], common.flag(item.name)
@@ -305,11 +305,11 @@ def test_bad_options_end_with_one_line_and_change_nothing(name, monkeypatch, cap
                     "--batch-size: 64 is more than --train-size 63"))
     if name in TRAINED:
         bad += [(["--resume", "nowhere"], "nowhere holds no whole checkpoint.pt"),
-                (["--resume", "here", "--out", "there"], "--resume: not allowed with")]
+                (["--resume", "here", "--out", "there"], "--out: not allowed with argument")]
     for argv, complaint in bad:
         line = refused(lambda: script.main(argv), capsys)
         assert line.startswith(f"{name}.py: error: ") and complaint in line, argv
-    assert [path.name for path in tmp_path.rglob("*")] == ["here"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["here", "there"]
 
 
 @scripts
