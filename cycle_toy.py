@@ -4,22 +4,21 @@ Grant Reaber, "Introduction to Generative Adversarial Networks", slides, 2017, o
 al. 2017, "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks", arXiv
 1703.10593.
 
-The idea. We have points a of A and points b of B, but no pairs (a, b). T_AB turns a into a point of
-B, T_BA turns b into a point of A. D_B tells b from T_AB(a), D_A tells a from T_BA(b):
+The idea. There are points a of A and b of B, but no pairs. T_AB turns a into a point of B, T_BA
+turns b into one of A. D_B tells b from T_AB(a), D_A tells a from T_BA(b):
 
     (1)  D_B minimizes   -E[log sigmoid(D_B(b))] - E[log(1 - sigmoid(D_B(T_AB(a))))]
     (2)  T_AB minimizes  -E[log sigmoid(D_B(T_AB(a)))],  and the same for D_A and T_BA
     (3)  both T minimize, times lambda,  E|T_BA(T_AB(a)) - a| + E|T_AB(T_BA(b)) - b|
 
 (3) is cycle consistency. The slides worry about "non-trivial permutations": T_AB may mix up the
-modes of B, and T_BA undo it. No loss tells. Here A has eight modes on a circle, and B is the same
-scaled, shifted or turned, so that we know the right mode for each point, and can count. Remedies:
+modes of B, and T_BA undo it. Here A has eight modes on a circle, and B is the same scaled, shifted
+or turned, so that we know the right mode for each point, and can count. Remedies:
 
     (4)  both T also minimize  E|T_AB(b) - b| + E|T_BA(a) - a|  (identity; section 5.2 of Zhu)
 
-The slides' speculation (inspector): each discriminator also sees S(x), a scrubbed version of the
-original input x, so that D_B compares (S(b), b) with (S(a), T_AB(a)). S is a part of both. A
-"hygiene inspector" H tries to tell the domain from S(x), and S is its adversary:
+The slides' speculation: D_B compares (S(b), b) with (S(a), T_AB(a)), where S scrubs the original
+input of its domain, and so does D_A. A "hygiene inspector" H tries to tell the domain from S(x):
 
     (5)  H minimizes  -E[log(1 - sigmoid(H(S(a))))] / 2 - E[log sigmoid(H(S(b)))] / 2
     (6)  S minimizes  -E[log sigmoid(H(S(a)))] / 2 - E[log(1 - sigmoid(H(S(b))))] / 2, and (1)
@@ -31,8 +30,8 @@ original input x, so that D_B compares (S(b), b) with (S(a), T_AB(a)). S is a pa
 
 Where this differs from the slides or the paper (measured in docs/cycle_toy.md):
 - The slides give no numbers: data, networks, weights and learning rates are ours, and so is R.
-- The paper has images, least squares, and earlier translations for D. Here (1) and (2) are its
-  equation 1, non-saturating; D sees points with noise, and lambda grows from 0.
+- The paper has least squares, and earlier translations for D. Here (1) and (2) are its equation 1,
+  non-saturating; D sees points with noise, and lambda grows from 0.
 """
 
 import math
@@ -67,8 +66,8 @@ RISE = 40  # epochs: lambda grows linearly until then; from then to twice as man
 STEPS_PER_EPOCH = 25
 SAMPLES = 2000  # points of A that the evaluation translates
 FRAME = 4  # epochs between two frames of training.gif
-COLORS = ("black", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
-# Okabe and Ito's, for color-blind readers
+COLORS = ("black", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00",
+          "#CC79A7")  # Okabe and Ito's, for color-blind readers
 
 
 @dataclass(frozen=True)
@@ -266,13 +265,6 @@ def train_epoch(nets: nn.ModuleDict, opt: dict[str, torch.optim.Optimizer],
 # ---- evaluation and figures ---------------------------------------------------------------------
 
 
-def best_permutation(table: Tensor) -> list[int]:
-    """Of all one-to-one maps of A's modes to B's, the one with the most points; table (8, 8)."""
-    from scipy.optimize import linear_sum_assignment
-
-    return linear_sum_assignment(table.numpy(), maximize=True)[1].tolist()
-
-
 def kind(permutation: list[int]) -> str:
     """What the permutation of the circle's modes is: identity, rotation, mirror or other."""
     first, order = permutation[0], range(MODES)
@@ -285,8 +277,11 @@ def kind(permutation: list[int]) -> str:
 def evaluate(T_AB: nn.Module, T_BA: nn.Module, transform: str) -> tuple[dict, Tensor]:
     """Numbers of each seed by name, and where the same points of A go; (seeds, SAMPLES, 2).
 
-    A point has the nearest mode of B. It is good if that is within three standard deviations.
+    A point has the nearest mode of B. It is good if that is within three standard deviations. The
+    best permutation is that of all one-to-one maps of A's modes to B's which has the most points.
     """
+    from scipy.optimize import linear_sum_assignment
+
     device, seeds = T_AB.biases[0].device, len(T_AB.biases[0])
     mode = torch.arange(SAMPLES) % MODES
     noise = torch.randn(SAMPLES, 2, generator=torch.Generator().manual_seed(0))
@@ -298,7 +293,7 @@ def evaluate(T_AB: nn.Module, T_BA: nn.Module, transform: str) -> tuple[dict, Te
               "cycle_error": distance(T_BA(fake_b), a).tolist()}
     for nearest, good in zip(away.argmin(2), away.amin(2) < 3 * spread):
         table = torch.bincount(MODES * mode + nearest, minlength=MODES**2).view(MODES, MODES)
-        best = best_permutation(table)
+        best = linear_sum_assignment(table, maximize=True)[1].tolist()
         scores["accuracy"].append(table.trace().item() / SAMPLES)
         scores["best_accuracy"].append(table[range(MODES), best].sum().item() / SAMPLES)
         scores["permutation"].append(kind(best))
@@ -343,7 +338,6 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     nets = networks(options.method, generators).to(device)
     T_AB, T_BA, opt = nets["T_AB"], nets["T_BA"], optimizers(nets, options.lr)
-    rates = {player: optimizer.param_groups[0]["lr"] for player, optimizer in opt.items()}
     state = dict(nets) | {f"opt_{player}": optimizer for player, optimizer in opt.items()}
     start_epoch, log, seconds = common.begin(out, options, state, device, resume)
 
@@ -359,8 +353,9 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
             generator.manual_seed(1_000_000 * (seed + 1) + epoch)  # all that an epoch needs
         batches = torch.stack([draw(n, options.batch_size, transform, generator)
                                for generator in generators], 2).to(device)
-        for player, optimizer in opt.items():  # no lower than a fortieth, however many epochs
-            optimizer.param_groups[0]["lr"] = rates[player] * max(min(1, 2 - epoch / RISE), 1 / 40)
+        for optimizer in opt.values():  # no lower than a fortieth, however many epochs
+            optimizer.param_groups[0]["lr"] = optimizer.defaults["lr"] * max(
+                min(1, 2 - epoch / RISE), 1 / 40)
         cycle_weight = options.cycle_weight * min(1, epoch / RISE)
         for losses in train_epoch(nets, opt, batches, options.method,
                                   options.reconstruct == "yes", cycle_weight):
