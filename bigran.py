@@ -384,19 +384,16 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     n = len(train_x) // options.batch_size  # steps of E and G in an epoch
     bar = tqdm(total=options.epochs * n, initial=start_epoch * n, desc=out.name, unit=" steps")
     for epoch in range(start_epoch, options.epochs):
-        start, steps, rows = time.perf_counter(), range(epoch * n, (epoch + 1) * n), []
+        start, steps = time.perf_counter(), range(epoch * n, (epoch + 1) * n)
         torch.manual_seed(1_000_000 * (options.seed + 1) + epoch)  # all that an epoch needs
         batches = common.minibatches(train_x, options.batch_size)
-        for step, losses in zip(steps, train_epoch(
-                E, G, D, average_E, average_G, opt_eg, opt_d, batches, steps, options.d_steps,
-                options.decay_d, options.decay_eg, options.l1, options.average)):
-            rows.append(losses)
-            bar.update()
-            if len(rows) == 50 or step == steps[-1]:
-                log.append([step + 1, *common.mean_losses(rows, epoch + 1)])
-                rows = []
-                bar.set_postfix_str("epoch {}/{}, D {:.3f}, E and G {:.3f}".format(
-                    epoch + 1, options.epochs, *log[-1][1:]))
+        losses = train_epoch(E, G, D, average_E, average_G, opt_eg, opt_d, batches, steps,
+                             options.d_steps, options.decay_d, options.decay_eg, options.l1,
+                             options.average)
+        for row in common.mean_losses(losses, steps, epoch + 1, bar):
+            log.append(row)
+            bar.set_postfix_str("epoch {}/{}, D {:.3f}, E and G {:.3f}".format(
+                epoch + 1, options.epochs, *row[1:]))
         seconds += time.perf_counter() - start
         # E's deviation, an exponential, can be infinite where all weights are finite
         if not autoencode(E, G, train_x[:1000], options.seed).isfinite().all():

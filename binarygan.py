@@ -358,23 +358,18 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
 
     draw(start_epoch)
     n = len(train_x) // options.batch_size  # generator steps in an epoch
-    done, total = (sum(map(critic_steps, range(epochs * n)))
-                   for epochs in (start_epoch, options.epochs))
-    bar = tqdm(total=total, initial=done, desc=out.name, unit=" critic steps")
+    bar = tqdm(total=options.epochs * n, initial=start_epoch * n, desc=out.name,
+               unit=" generator steps")
     for epoch in range(start_epoch, options.epochs):
-        start, steps, rows = time.perf_counter(), range(epoch * n, (epoch + 1) * n), []
+        start, steps = time.perf_counter(), range(epoch * n, (epoch + 1) * n)
         torch.manual_seed(1_000_000 * (options.seed + 1) + epoch)  # all that an epoch needs
         batches = common.minibatches(train_x, options.batch_size)
-        for step, losses in zip(steps, train_epoch(G, D, opt_g, opt_d, batches, steps,
-                                                   options.anneal**epoch, options.neuron,
-                                                   options.objective)):
-            rows.append(losses)
-            bar.update(critic_steps(step))
-            if len(rows) == 50 or step == steps[-1]:
-                log.append([step + 1, *common.mean_losses(rows, epoch + 1)])
-                rows = []
-                bar.set_postfix_str("epoch {}/{}, D {:.3f}, G {:.3f}, estimate {:.3f}".format(
-                    epoch + 1, options.epochs, *log[-1][1:]))
+        losses = train_epoch(G, D, opt_g, opt_d, batches, steps, options.anneal**epoch,
+                             options.neuron, options.objective)
+        for row in common.mean_losses(losses, steps, epoch + 1, bar):
+            log.append(row)
+            bar.set_postfix_str("epoch {}/{}, D {:.3f}, G {:.3f}, estimate {:.3f}".format(
+                epoch + 1, options.epochs, *row[1:]))
         seconds += time.perf_counter() - start
         common.save_checkpoint(out, options, state, epoch=epoch + 1, log=log, seconds=seconds)
         common.save_csv(METRICS, log, out / "metrics.csv")

@@ -365,21 +365,18 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     n = len(train_x) // options.batch_size  # steps in an epoch
     bar = tqdm(total=options.epochs * n, initial=start_epoch * n, desc=out.name, unit=" steps")
     for epoch in range(start_epoch, options.epochs):
-        start, steps, losses = time.perf_counter(), range(epoch * n, (epoch + 1) * n), []
+        start, steps = time.perf_counter(), range(epoch * n, (epoch + 1) * n)
         torch.manual_seed(1_000_000 * (options.seed + 1) + epoch)  # all that an epoch needs
         for group in (*opt_eg.param_groups, *opt_d.param_groups):
             group["lr"] = learning_rate(options.lr, options.decay_from, epoch)
         indices = common.minibatches(torch.arange(len(train_x), device=device), options.batch_size)
         batches = ((train_x[rows], one_hot(train_y[rows])) for rows in indices)
-        for step, loss in zip(steps, train_epoch(E, G, D, average_E, average_G, opt_eg, opt_d,
-                                                 batches, steps, options.average)):
-            losses.append(loss)
-            bar.update()
-            if len(losses) == 50 or step == steps[-1]:
-                log.append([step + 1, *common.mean_losses(losses, epoch + 1)])
-                losses = []
-                bar.set_postfix_str("epoch {}/{}, D {:.3f}, E and G {:.3f}".format(
-                    epoch + 1, options.epochs, *log[-1][1:]))
+        losses = train_epoch(E, G, D, average_E, average_G, opt_eg, opt_d, batches, steps,
+                             options.average)
+        for row in common.mean_losses(losses, steps, epoch + 1, bar):
+            log.append(row)
+            bar.set_postfix_str("epoch {}/{}, D {:.3f}, E and G {:.3f}".format(
+                epoch + 1, options.epochs, *row[1:]))
         seconds += time.perf_counter() - start
         if (epoch + 1) % SCORE_EVERY == 0:
             scores.append(score_row(epoch + 1))

@@ -430,15 +430,24 @@ def check_same_run(options, saved: dict, out: Path) -> None:
         raise ValueError(f"--epochs: the run in {out} has {saved['epoch']} already")
 
 
-def mean_losses(rows: list[Tensor], epoch: int) -> list[float]:
-    """The means of the losses (K,) of some steps. Raises FloatingPointError where not finite.
+def mean_losses(losses: Iterable[Tensor], steps: range, epoch: int, bar: tqdm,
+                every: int = 50) -> Iterator[list]:
+    """A row for the log after every fifty steps, and after the last: steps done, mean losses.
 
-    Losses are read some fifty steps at a time: at every step an accelerator would have to wait.
+    `losses` gives those of each step, (K,), on any device; at each of them an accelerator would
+    have to wait. The bar moves with every step. Raises FloatingPointError at a mean not finite.
     """
-    means = torch.stack(rows).mean(0).tolist()
-    if not all(map(math.isfinite, means)):
-        raise FloatingPointError(f"a loss is not finite in epoch {epoch}; earlier epochs are kept")
-    return means
+    rows = []
+    for step, row in zip(steps, losses):
+        rows.append(row)
+        bar.update()
+        if len(rows) == every or step == steps[-1]:
+            means = torch.stack(rows).mean(0).tolist()
+            if not all(map(math.isfinite, means)):
+                raise FloatingPointError(f"a loss is not finite in epoch {epoch}; earlier epochs "
+                                         "are kept")
+            yield [step + 1, *means]
+            rows = []
 
 
 def parameter_counts(state: dict) -> dict:

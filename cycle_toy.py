@@ -348,7 +348,7 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     frame(start_epoch)
     bar = tqdm(total=options.epochs * n, initial=start_epoch * n, desc=out.name, unit=" steps")
     for epoch in range(start_epoch, options.epochs):
-        start, rows = time.perf_counter(), []
+        start = time.perf_counter()
         for seed, generator in zip(seeds, generators):
             generator.manual_seed(1_000_000 * (seed + 1) + epoch)  # all that an epoch needs
         batches = torch.stack([draw(n, options.batch_size, transform, generator)
@@ -356,14 +356,12 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
         for optimizer in opt.values():  # no lower than a fortieth, however many epochs
             optimizer.param_groups[0]["lr"] = optimizer.defaults["lr"] * max(
                 min(1, 2 - epoch / RISE), 1 / 40)
-        cycle_weight = options.cycle_weight * min(1, epoch / RISE)
-        for losses in train_epoch(nets, opt, batches, options.method,
-                                  options.reconstruct == "yes", cycle_weight):
-            rows.append(losses.mean(1))
-            bar.update()
-        losses = common.mean_losses(rows, epoch + 1)
+        losses = train_epoch(nets, opt, batches, options.method, options.reconstruct == "yes",
+                             options.cycle_weight * min(1, epoch / RISE))
+        steps = range(epoch * n, (epoch + 1) * n)
+        (row,) = common.mean_losses((loss.mean(1) for loss in losses), steps, epoch + 1, bar)
         scores, _ = evaluate(T_AB, T_BA, transform)
-        log.append([(epoch + 1) * n, *losses, *(fmean(scores[name]) for name in METRICS[5:])])
+        log.append([*row, *(fmean(scores[name]) for name in METRICS[5:])])
         bar.set_postfix_str(f"epoch {epoch + 1}/{options.epochs}, accuracy {log[-1][5]:.2f}, of "
                             f"the best permutation {log[-1][6]:.2f}")
         seconds += time.perf_counter() - start

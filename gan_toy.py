@@ -296,20 +296,16 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     bar = tqdm(total=options.epochs * n, initial=start_epoch * n, desc=out.name,
                unit=" generator steps")
     for epoch in range(start_epoch, options.epochs):
-        start, steps, rows = time.perf_counter(), range(epoch * n, (epoch + 1) * n), []
+        start, steps = time.perf_counter(), range(epoch * n, (epoch + 1) * n)
         torch.manual_seed(1_000_000 * (options.seed + 1) + epoch)  # all that an epoch needs
-        for step, losses in zip(steps, train_epoch(G, D, opt_g, opt_d, batches, steps,
-                                                   options.critic_steps, options.objective)):
-            rows.append(losses)
-            bar.update()
-            if len(rows) == 50 or step == steps[-1]:
-                d_loss, g_loss, estimate = common.mean_losses(rows, epoch + 1)
-                points, rows = sample(G, SAMPLES, options.seed), []
-                modes, share = modes_found(points)
-                dead = dead_share(D, points)
-                log.append([step + 1, d_loss, g_loss, estimate, modes, share, dead])
-                bar.set_postfix_str(f"epoch {epoch + 1}/{options.epochs}, D {d_loss:.3f}, "
-                                    f"G {g_loss:.3f}, {modes} of 8 modes, D dead at {dead:.0%}")
+        losses = train_epoch(G, D, opt_g, opt_d, batches, steps, options.critic_steps,
+                             options.objective)
+        for row in common.mean_losses(losses, steps, epoch + 1, bar):
+            points = sample(G, SAMPLES, options.seed)
+            (modes, share), dead = modes_found(points), dead_share(D, points)
+            log.append([*row, modes, share, dead])
+            bar.set_postfix_str("epoch {}/{}, D {:.3f}, G {:.3f}, {} of 8 modes, D dead at "
+                                "{:.0%}".format(epoch + 1, options.epochs, *row[1:3], modes, dead))
         seconds += time.perf_counter() - start
         common.save_checkpoint(out, options, state, epoch=epoch + 1, log=log, seconds=seconds)
         common.save_csv(METRICS, log, out / "metrics.csv")

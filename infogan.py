@@ -366,18 +366,14 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     n = len(train_x) // options.batch_size  # steps in an epoch
     bar = tqdm(total=options.epochs * n, initial=start_epoch * n, desc=out.name, unit=" steps")
     for epoch in range(start_epoch, options.epochs):
-        start, steps, rows = time.perf_counter(), range(epoch * n, (epoch + 1) * n), []
+        start, steps = time.perf_counter(), range(epoch * n, (epoch + 1) * n)
         torch.manual_seed(1_000_000 * (options.seed + 1) + epoch)  # all that an epoch needs
         batches = common.minibatches(train_x, options.batch_size)
-        for step, losses in zip(steps, train_epoch(G, trunk, D, Q, opt_g, opt_d, batches, steps,
-                                                   options.info)):
-            rows.append(losses)
-            bar.update()
-            if len(rows) == 50 or step == steps[-1]:
-                log.append([step + 1, *common.mean_losses(rows, epoch + 1)])
-                rows = []
-                bar.set_postfix_str("epoch {}/{}, D {:.3f}, G {:.3f}, L_I {:.3f} {:.3f}".format(
-                    epoch + 1, options.epochs, *log[-1][1:]))
+        losses = train_epoch(G, trunk, D, Q, opt_g, opt_d, batches, steps, options.info)
+        for row in common.mean_losses(losses, steps, epoch + 1, bar):
+            log.append(row)
+            bar.set_postfix_str("epoch {}/{}, D {:.3f}, G {:.3f}, L_I {:.3f} {:.3f}".format(
+                epoch + 1, options.epochs, *row[1:]))
         seconds += time.perf_counter() - start
         common.save_checkpoint(out, options, state, epoch=epoch + 1, log=log, seconds=seconds)
         common.save_csv(METRICS, log, out / "metrics.csv")

@@ -250,14 +250,11 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     D.to(device)
     opt = torch.optim.Adam(D.parameters(), fused=True)
     print(f"{out} on {device} ({torch.get_num_threads()} CPU threads), {STEPS} steps", flush=True)
-    log, rows = [], []
-    bar = tqdm(fit(D, mean_D, opt, options.set_size), out.name, STEPS, unit=" steps")
-    for step, loss in enumerate(bar, 1):
-        rows.append(loss)
-        if len(rows) == 50 or step == STEPS:
-            log.append([step, *common.mean_losses(rows, 1)])
-            rows = []
-            bar.set_postfix_str(f"loss {log[-1][1]:.3f}")
+    log, bar = [], tqdm(total=STEPS, desc=out.name, unit=" steps")
+    for row in common.mean_losses(fit(D, mean_D, opt, options.set_size), range(STEPS), 1, bar):
+        log.append(row)
+        bar.set_postfix_str(f"loss {row[1]:.3f}")
+    bar.close()
     seconds = time.perf_counter() - start
 
     rows, missing = tables(mean_D, options.set_size)

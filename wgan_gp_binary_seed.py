@@ -42,6 +42,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 if __name__ == "__main__":  # before torch: waiting threads that spin slow down all else
@@ -326,18 +327,13 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     bar = tqdm(total=options.epochs * sum(critic_steps(step, n) for step in range(n)),
                initial=len(log), desc=out.name, unit=" critic steps")
     for epoch in range(start_epoch, options.epochs):
-        start, steps, rows = time.perf_counter(), range(epoch * n, (epoch + 1) * n), []
+        start, steps = time.perf_counter(), range(epoch * n, (epoch + 1) * n)
         batches = epoch_batches(train_x, test_x, options.batch_size, options.seed, epoch, len(log))
-        for step, losses in zip(steps, train_epoch(G, C, opt_g, opt_c, batches, steps, n_c, n_b,
-                                                   low)):
-            rows += losses
-            bar.update(len(losses))
-            if len(rows) >= 50 or step == steps[-1]:
-                bar.set_postfix_str("epoch {}/{}, loss {:.3f}, estimate {:.3f}, on test images "
-                                    "{:.3f}".format(epoch + 1, options.epochs,
-                                                    *common.mean_losses(rows, epoch + 1)))
-                log += torch.stack(rows).tolist()  # every critic step
-                rows = []
+        losses = chain.from_iterable(train_epoch(G, C, opt_g, opt_c, batches, steps, n_c, n_b, low))
+        for _, *row in common.mean_losses(losses, range(bar.n, bar.total), epoch + 1, bar, every=1):
+            log.append(row)
+            bar.set_postfix_str("epoch {}/{}, loss {:.3f}, estimate {:.3f}, on test images {:.3f}"
+                                .format(epoch + 1, options.epochs, *row), refresh=False)
         seconds += time.perf_counter() - start
         common.save_checkpoint(out, options, state, epoch=epoch + 1, log=log, seconds=seconds)
         common.save_csv(METRICS, ([i, *row] for i, row in enumerate(log, 1)), out / "metrics.csv")
