@@ -133,13 +133,14 @@ def lower_bound(reading: Tensor, c: Tensor) -> Tensor:
 
     reading (N, 14) are Q's parameters for images that G made with the codes c (N, 12).
 
-    Section 5 of the paper; its Lemma 5.1 is why sampling c and x is enough. I(c; x) = H(c) -
-    H(c | x) needs the posterior P(c | x), which nobody knows. For any Q
+    Section 5 of the paper. I(c; x) = H(c) - H(c | x) needs the posterior P(c | x), which nobody
+    knows. For any Q
 
         -H(c | x) = E[log P(c | x)] = E[log Q(c | x)] + E[KL(P(. | x) || Q(. | x))],
 
     and no KL is negative. So L_I = H(c) + E[log Q(c | x)] is at most I(c; x), and equal to it where
-    Q is the posterior. The mean is over c from the prior and x = G(z, c): what training samples.
+    Q is the posterior. Its mean is over x and c from P(c | x), the posterior again. By Lemma 5.1
+    this is the mean over c from the prior and x = G(z, c), which training samples.
     The codes are independent in the prior and in Q, so that each has a bound of its own. H is
     ln 10 for c1, the most that L_I of c1 can be, and ln 2 each for c2 and c3.
     """
@@ -171,8 +172,8 @@ def train_epoch(G: nn.Module, trunk: nn.Module, D: nn.Module, Q: nn.Module,
         real_score = D(trunk(real))
         features = trunk(fake.detach())
         d_loss = softplus(-real_score).mean() + softplus(D(features)).mean()
-        # lerp(detached, features, info) has the value of features and `info` times their gradient:
-        # Q always learns to read, the trunk from `info` times L_I
+        # lerp(a, b, info) is a + info (b - a). Here both are features, so that Q reads features,
+        # but only b passes the gradient back: Q learns from L_I, the trunk from `info` times L_I
         reading = Q(torch.lerp(features.detach(), features, info))
         bound = lower_bound(reading, c)
         opt_d.zero_grad()
