@@ -126,6 +126,7 @@ def test_exercises_have_answers(name):
     assert len(exercises(page)) == 3 and exercises(page) == exercises(answers)
     for title in re.findall(r"^### \d+\. .+$", (ROOT / page).read_text(), re.M):
         assert re.search(r"\(.*(second|minute|hour).*, (easy|medium|hard)\)$", title), title
+    assert "```" not in (ROOT / page).read_text().partition("\n## Exercises\n")[2]  # to be written
 
 
 def test_patches_are_linked_and_each_applies_to_its_script(tmp_path):
@@ -224,7 +225,7 @@ def test_snippets_of_the_readme(short, tmp_path, monkeypatch):
     monkeypatch.setattr(binarygan, "Options", lambda **given: options(
         **given, batch_size=32, train_size=64, device="cpu"))
     shown = []
-    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(version_info=(9, 0)))
     monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(Image=shown.append))
     train, draw = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     exec(train, {})
