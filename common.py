@@ -228,6 +228,7 @@ def save_curves(panels: dict[str, dict[str, tuple]], path: Path, xlabel: str,
     figure = Figure(figsize=(5.5 * min(len(panels), 2), 3.8 * rows), layout="constrained")
     for i, (title, curves) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(rows, min(len(panels), 2), i)
+        axes.set_prop_cycle(color=color_sequences["petroff10"])  # for color-blind people, too
         for label, points in curves.items():
             x, y = (torch.as_tensor(values).cpu().numpy() for values in points)
             axes.plot(x, y, linewidth=1, marker="o" if len(x) == 1 else None, label=label)

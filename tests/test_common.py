@@ -13,7 +13,9 @@ import numpy
 import pytest
 import torch
 from conftest import ROOT
+from matplotlib.colors import to_rgb
 from PIL import Image
+from scipy.spatial.distance import pdist
 from torchvision.datasets import MNIST
 
 import common
@@ -375,6 +377,27 @@ def test_only_what_is_positive_has_a_logarithmic_axis(tmp_path, monkeypatch, y, 
     (axes,) = figures[0].axes
     assert axes.get_yscale() == scale
     assert axes.get_ylim()[0] < numpy.nanmax(y) < axes.get_ylim()[1]
+
+
+def test_colors_differ_for_color_blind_people(tmp_path, monkeypatch):
+    """Deuteranopia as simulated by Machado et al. 2009, and distances in CIELAB."""
+    to_deuteranope = [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+
+    def nearest_two(colors):
+        rgb = numpy.array([to_rgb(color) for color in colors])
+        linear = numpy.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        seen = (linear @ numpy.transpose(to_deuteranope)).clip(0, 1)
+        x, y, z = numpy.cbrt(to_xyz @ seen.T / numpy.array([[0.9505], [1], [1.089]]))
+        return pdist(numpy.stack([116 * y, 500 * (x - y), 200 * (y - z)], 1)).min()
+
+    figures = drawn(monkeypatch)
+    common.save_curves({"": {str(i): ([0, 1], [i, i]) for i in range(4)}}, tmp_path / "1.png", "x")
+    common.save_scatter({"": torch.rand(50, 2)}, torch.arange(50) % 10, tmp_path / "2.png")
+    curves, clouds = (figure.axes[0] for figure in figures)
+    assert nearest_two([f"C{i}" for i in range(4)]) < 8  # matplotlib's green and red
+    assert nearest_two([line.get_color() for line in curves.lines]) > 40
+    assert nearest_two([cloud.get_facecolor()[0] for cloud in clouds.collections]) > 17
 
 
 def test_a_legend_of_many_curves_covers_none(tmp_path, monkeypatch):

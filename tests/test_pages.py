@@ -252,6 +252,18 @@ def test_own_pictures_become_a_data_set(tmp_path, monkeypatch):
     assert values == {i: i % 10 for i in range(40)}
 
 
+def test_one_digit_and_the_way_between_two_images(short, tmp_path, monkeypatch):
+    """The other lines of docs/practice.md, on a short run."""
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs/practice.md").read_text(), re.S)[1]
+    short("cbigan", whole=False)("--epochs", "1")
+    monkeypatch.chdir(tmp_path)
+    variables = {}
+    exec(code.replace("runs/cbigan/FOLDER", "run"), variables)
+    assert Image.open("sevens.png").size == (466, 466)
+    a, b, way = (variables[name] for name in ("a", "b", "way"))
+    assert torch.allclose(way[0], a) and torch.allclose(way[-1], b) and not torch.equal(a, b)
+
+
 def test_readme_tells_of_every_script():
     text = (ROOT / "README.md").read_text()
     for name in SHORT:
