@@ -395,8 +395,9 @@ def save_figures(neuron: str, objective: str, log: list, images: Tensor, p: Tens
                         "E[D(x)] - E[D(G(z))]": {objective: (steps, estimate)}},
                        out / "losses.png", "generator step")
     common.save_gif((out / "samples").glob("epoch-*.png"), out / "training.gif")
-    common.save_panels({"samples": images[:64], "preactivated outputs": p[:64]},
-                       out / "figure3-samples.png", 2, ("preactivated outputs",))
+    model = f"{neuron}, {objective}"
+    common.save_panels({f"{model}: samples": images[:64], f"{model}: preactivated": p[:64]},
+                       out / "figure3-samples.png", 2, (f"{model}: preactivated",))
     save_histograms({neuron: p}, out / "figure4-histogram.png")
     if neuron == "real":
         common.save_panels(binarizations(p[:64], 0), out / "figure5-binarized.png", 3)

@@ -20,6 +20,7 @@ from datetime import datetime
 from pathlib import Path
 
 import torch
+from matplotlib import color_sequences
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
@@ -221,32 +222,38 @@ def save_curves(panels: dict[str, dict[str, tuple]], path: Path, xlabel: str,
     """Write curves {panel title: {label: (x, y)}}, each panel with axes and a legend of its own.
 
     x and y are tensors or sequences of numbers. A curve of one point is a dot.
+    A panel with nothing positive has no logarithmic axis.
     """
-    def on_cpu(values):
-        return values.cpu() if isinstance(values, Tensor) else values
-
     rows = math.ceil(len(panels) / 2)  # two in a row can still be read on a page
     figure = Figure(figsize=(5.5 * min(len(panels), 2), 3.8 * rows), layout="constrained")
     for i, (title, curves) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(rows, min(len(panels), 2), i)
-        for label, (x, y) in curves.items():
-            axes.plot(on_cpu(x), on_cpu(y), linewidth=1, marker="o" if len(x) == 1 else None,
-                      label=label)
-        axes.set(title=title, xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
+        axes.set_prop_cycle(color=color_sequences["petroff10"])  # for color-blind people, too
+        for label, points in curves.items():
+            x, y = (torch.as_tensor(values).cpu().numpy() for values in points)
+            axes.plot(x, y, linewidth=1, marker="o" if len(x) == 1 else None, label=label)
+        axes.set(title=title, xlabel=xlabel, ylabel=ylabel,
+                 yscale="log" if log and axes.dataLim.ymax > 0 else "linear")
         axes.grid(alpha=0.3)
-        axes.legend()
+        beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # many would cover a curve
+        axes.legend(**beside if len(curves) > 5 else {})
     figure.savefig(path, dpi=150)
 
 
 def save_scatter(panels: dict[str, Tensor], labels: Tensor, path: Path) -> None:
-    """Write titled clouds of points (N, 2) side by side, a color for each of the labels (N,)."""
+    """Write titled clouds of points (N, 2) side by side, a color for each of the labels (N,).
+
+    The labels, from 0 to 9, also stand at the medians of their points.
+    """
     labels = labels.cpu()
     figure = Figure(figsize=(6 * len(panels) + 0.8, 6), layout="constrained")
     for axes, (title, points) in zip(figure.subplots(1, len(panels), squeeze=False).flat,
                                      panels.items()):
         for label in labels.unique().tolist():
             x, y = points.cpu()[labels == label].T
-            axes.scatter(x, y, s=2, color=f"C{label}", label=label)
+            axes.scatter(x, y, s=2, color=color_sequences["petroff10"][label], label=label)
+            axes.text(x.median(), y.median(), label, size=16, weight="bold", ha="center",
+                      va="center", bbox={"color": "white", "alpha": 0.7, "pad": 1})
         axes.set(title=title, xticks=[], yticks=[])
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", markerscale=6)
     figure.savefig(path, dpi=120)

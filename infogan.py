@@ -206,7 +206,8 @@ def generate(G: nn.Module, z: Tensor, c: Tensor) -> Tensor:
 def read(trunk: nn.Module, Q: nn.Module, images: Tensor) -> Tensor:
     """Q's parameters (N, 14) for images (N, 784), normalized in batches of 1,000 to 1,999.
 
-    The reading of an image depends on those it comes with. To read one, put it among real images.
+    The reading of an image depends on those it comes with, and one alone raises ValueError. To read
+    one, put it among real images: read(trunk, Q, torch.cat([image, test_x[:999]]))[0].
     """
     return torch.cat([Q(trunk(x)) for x in images.tensor_split(max(1, len(images) // 1000))])
 

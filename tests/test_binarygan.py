@@ -261,6 +261,17 @@ def test_histogram_against_numpy(monkeypatch, tmp_path):
     assert numpy.allclose(shares, expected, atol=1e-5)
 
 
+def test_titles_say_whose_samples_they_are(monkeypatch, tmp_path):
+    titles = []
+    monkeypatch.setattr(common, "save_panels", lambda panels, *_: titles.extend(panels))
+    for name in ("save_curves", "save_gif"):
+        monkeypatch.setattr(common, name, lambda *_, **__: None)
+    images = torch.rand(64, 784).round()
+    for objective in ("gan", "wgan"):
+        binarygan.save_figures("sbn", objective, [[1, 0, 0, 0]], images, images, tmp_path)
+    assert len({*titles}) == 4 and all("sbn" in title for title in titles)
+
+
 def test_binarizations_of_figure_5():
     p = torch.rand(2000, 50)
     panels = binarygan.binarizations(p, 0)

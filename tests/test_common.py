@@ -13,7 +13,9 @@ import numpy
 import pytest
 import torch
 from conftest import ROOT
+from matplotlib.colors import to_rgb
 from PIL import Image
+from scipy.spatial.distance import pdist
 from torchvision.datasets import MNIST
 
 import common
@@ -318,10 +320,15 @@ def test_gif_in_color_keeps_points_on_a_surface(tmp_path):
         assert abs(shown - numpy.asarray(Image.open(paths[frame]))).mean() < 8
 
 
-def test_panels_and_curves_show_what_they_are_given(tmp_path, data, monkeypatch):
-    figures = []
-    figure = common.Figure
+def drawn(monkeypatch) -> list:
+    """The figures that common makes from now on."""
+    figures, figure = [], common.Figure
     monkeypatch.setattr(common, "Figure", lambda **k: figures.append(figure(**k)) or figures[-1])
+    return figures
+
+
+def test_panels_and_curves_show_what_they_are_given(tmp_path, data, monkeypatch):
+    figures = drawn(monkeypatch)
     common.save_panels({"digits": data[2][:4], "in color": data[2][4:8]}, tmp_path / "panels.png",
                        2, in_color=("in color",), columns=2)
     common.save_curves({"left": {"a": ([1, 2], [3, 4])}, "right": {"b": ([1, 2], [5, 6])}},
@@ -359,10 +366,62 @@ def test_a_curve_of_one_point_is_seen(tmp_path):
     assert 1 < differs.sum() < 50  # a dot, and all else is the same
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("y, scale", [
+    ([-1.0, -2.0], "linear"), ([0.0, 0.0], "linear"), ([numpy.nan, -1.0], "linear"),
+    ([-1.0, 2.0], "log"), (torch.tensor([numpy.nan, 2.0]), "log")])
+def test_only_what_is_positive_has_a_logarithmic_axis(tmp_path, monkeypatch, y, scale):
+    """Of the others it would show nothing, and matplotlib would warn."""
+    figures = drawn(monkeypatch)
+    common.save_curves({"": {"a": (range(2), y)}}, tmp_path / "curves.png", "x", log=True)
+    (axes,) = figures[0].axes
+    assert axes.get_yscale() == scale
+    assert axes.get_ylim()[0] < numpy.nanmax(y) < axes.get_ylim()[1]
+
+
+def test_colors_differ_for_color_blind_people(tmp_path, monkeypatch):
+    """Deuteranopia as simulated by Machado et al. 2009, and distances in CIELAB."""
+    to_deuteranope = [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+
+    def nearest_two(colors):
+        rgb = numpy.array([to_rgb(color) for color in colors])
+        linear = numpy.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        seen = (linear @ numpy.transpose(to_deuteranope)).clip(0, 1)
+        x, y, z = numpy.cbrt(to_xyz @ seen.T / numpy.array([[0.9505], [1], [1.089]]))
+        return pdist(numpy.stack([116 * y, 500 * (x - y), 200 * (y - z)], 1)).min()
+
+    figures = drawn(monkeypatch)
+    common.save_curves({"": {str(i): ([0, 1], [i, i]) for i in range(4)}}, tmp_path / "1.png", "x")
+    common.save_scatter({"": torch.rand(50, 2)}, torch.arange(50) % 10, tmp_path / "2.png")
+    curves, clouds = (figure.axes[0] for figure in figures)
+    assert nearest_two([f"C{i}" for i in range(4)]) < 8  # matplotlib's green and red
+    assert nearest_two([line.get_color() for line in curves.lines]) > 40
+    assert nearest_two([cloud.get_facecolor()[0] for cloud in clouds.collections]) > 17
+
+
+def test_a_legend_of_many_curves_covers_none(tmp_path, monkeypatch):
+    monkeypatch.undo()  # the layout counts here
+    figures = drawn(monkeypatch)
+    curves = {f"n = {i}, a long label": (range(9), [i] * 9) for i in range(7)}
+    common.save_curves({"": curves}, tmp_path / "curves.png", "x")
+    (axes,) = figures[0].axes
+    legend, panel = axes.get_legend().get_window_extent(), axes.get_window_extent()
+    assert legend.x0 >= panel.x1 > 300 and legend.x1 <= figures[0].bbox.width
+
+
+def test_labels_stand_on_their_clouds(tmp_path, monkeypatch):
+    figures = drawn(monkeypatch)
+    points, labels = torch.randn(300, 2), torch.arange(300) % 3
+    common.save_scatter({"": points + 9 * labels[:, None]}, labels, tmp_path / "scatter.png")
+    (axes,) = figures[0].axes
+    assert [text.get_text() for text in axes.texts] == ["0", "1", "2"]
+    for i, text in enumerate(axes.texts):
+        assert all(abs(value - 9 * i) < 0.5 for value in text.get_position())
+
+
 def test_scatter_shows_every_label_in_its_color(tmp_path, monkeypatch):
-    figures = []
-    figure = common.Figure
-    monkeypatch.setattr(common, "Figure", lambda **k: figures.append(figure(**k)) or figures[-1])
+    figures = drawn(monkeypatch)
     points, labels = torch.rand(30, 2), torch.arange(30) % 3 * 4
     common.save_scatter({"left": points, "right": 2 * points}, labels, tmp_path / "scatter.png")
     left, right = figures[0].axes

@@ -210,6 +210,17 @@ def test_step_against_the_objectives():
 # ---- evaluation ---------------------------------------------------------------------------------
 
 
+def test_one_image_is_read_among_others(data):
+    """Not alone; and among a thousand others, whichever they are, much the same comes out."""
+    trunk, _, Q = infogan.trunk_d_and_q()
+    x = data[2]
+    with pytest.raises(ValueError):
+        infogan.read(trunk, Q, x[:1])
+    first, second = (infogan.read(trunk, Q, torch.cat([x[:1], others]))
+                     for others in (x[1:1000], x[1000:1999]))
+    assert (first[0] - second[0]).abs().mean() < 0.2 * first.std(0).mean()
+
+
 def test_matching_against_all_permutations():
     """Ten digits of which seven may be permuted: 5,040 matchings; the others are clear."""
     generator = torch.Generator().manual_seed(0)

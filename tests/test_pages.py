@@ -126,6 +126,7 @@ def test_exercises_have_answers(name):
     assert len(exercises(page)) == 3 and exercises(page) == exercises(answers)
     for title in re.findall(r"^### \d+\. .+$", (ROOT / page).read_text(), re.M):
         assert re.search(r"\(.*(second|minute|hour).*, (easy|medium|hard)\)$", title), title
+    assert "```" not in (ROOT / page).read_text().partition("\n## Exercises\n")[2]  # to be written
 
 
 def test_patches_are_linked_and_each_applies_to_its_script(tmp_path):
@@ -224,7 +225,7 @@ def test_snippets_of_the_readme(short, tmp_path, monkeypatch):
     monkeypatch.setattr(binarygan, "Options", lambda **given: options(
         **given, batch_size=32, train_size=64, device="cpu"))
     shown = []
-    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(version_info=(9, 0)))
     monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(Image=shown.append))
     train, draw = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     exec(train, {})
@@ -249,6 +250,18 @@ def test_own_pictures_become_a_data_set(tmp_path, monkeypatch):
     values = {round(x.mean().item() * 51): y for x, y in zip(
         torch.cat([train_x, test_x]), torch.cat([train_y, test_y]).tolist())}
     assert values == {i: i % 10 for i in range(40)}
+
+
+def test_one_digit_and_the_way_between_two_images(short, tmp_path, monkeypatch):
+    """The other lines of docs/practice.md, on a short run."""
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs/practice.md").read_text(), re.S)[1]
+    short("cbigan", whole=False)("--epochs", "1")
+    monkeypatch.chdir(tmp_path)
+    variables = {}
+    exec(code.replace("runs/cbigan/FOLDER", "run"), variables)
+    assert Image.open("sevens.png").size == (466, 466)
+    a, b, way = (variables[name] for name in ("a", "b", "way"))
+    assert torch.allclose(way[0], a) and torch.allclose(way[-1], b) and not torch.equal(a, b)
 
 
 def test_readme_tells_of_every_script():
