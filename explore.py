@@ -1,0 +1,196 @@
+"""A page to play with: the networks of a run in one HTML file, which runs them in a browser.
+
+    python explore.py runs/cbigan/FOLDER    writes explore.html into that folder
+
+The page needs no server, no network and no library. Beside a large picture stand rows of small
+ones: each is the large one with one part of G's input replaced, and a click takes it.
+
+    bigan.py, cbigan.py       draw a digit; its reconstruction, the same code with other labels
+    wgan_gp_binary_seed.py    each bit of z_b flipped; other z_c with the same bits
+    infogan.py                the codes c1, c2 and c3
+    binarygan.py              p, its gradient, thresholds, draws and their mean, the slope
+
+How a network gets there: batch normalization, with its running statistics, is folded into the layer
+before it. Weights are rounded to int8, a scale for each output unit; biases are float32.
+"""
+
+import argparse
+import base64
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+import bigan
+import binarygan
+import cbigan
+import common
+import infogan
+import wgan_gp_binary_seed
+
+# ---- networks -----------------------------------------------------------------------------------
+
+
+def loaded(network: nn.Module, weights: dict) -> nn.Module:
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def folded(network: nn.Sequential) -> list[nn.Module]:
+    """The layers in turn, in eval mode, batch normalization folded into the layer before it."""
+    layers = []
+    for layer in network:
+        before = layers[-1] if layers else None
+        if isinstance(layer, nn.Sequential):
+            layers += folded(layer)
+        elif isinstance(layer, nn.BatchNorm1d) and isinstance(before, nn.Linear):
+            layers[-1] = fuse_linear_bn_eval(before, layer)
+        elif isinstance(layer, nn.BatchNorm2d) and isinstance(before, nn.ConvTranspose2d):
+            layers[-1] = fuse_conv_bn_eval(before, layer, transpose=True)
+        elif not isinstance(layer, (nn.Identity, nn.Dropout)):
+            layers.append(layer)
+    return layers
+
+
+def rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights (inputs, outputs, ...) as int8 of that shape, and the outputs' scales (outputs,)."""
+    scale = weight.transpose(0, 1).flatten(1).abs().amax(1).clamp(min=1e-30) / 127
+    shape = (-1, *[1] * (weight.dim() - 2))
+    return (weight / scale.view(shape)).round().to(torch.int8), scale
+
+
+def text(numbers: Tensor) -> str:
+    """The bytes of a tensor in base64, its last dimension fastest."""
+    return base64.b64encode(numbers.numpy().tobytes()).decode()
+
+
+@torch.no_grad()
+def exported(network: nn.Sequential, inputs: int) -> list[dict]:
+    """The layers of a network, (N, inputs) -> (N, outputs), as explore.html runs them.
+
+    Raises ValueError where it does not know one.
+    """
+    found, x = [], torch.zeros(1, inputs)
+    for layer in folded(network):
+        y, kind = layer(x), type(layer).__name__
+        if kind == "Linear" or kind == "ConvTranspose2d" and {layer.groups, *layer.dilation} == {1}:
+            weight, scale = rounded(layer.weight.T if kind == "Linear" else layer.weight)
+            bias = torch.zeros_like(scale) if layer.bias is None else layer.bias
+            found.append(dict(kind=kind, weight=text(weight), scale=text(scale), bias=text(bias)))
+            if kind == "ConvTranspose2d":
+                found[-1] |= dict(input=x.shape[1:], output=y.shape[1:], stride=layer.stride,
+                                  kernel=layer.kernel_size, padding=layer.padding)
+        elif kind in ("ReLU", "LeakyReLU"):
+            found.append(dict(kind="LeakyReLU", slope=getattr(layer, "negative_slope", 0)))
+        elif kind in ("Sigmoid", "Tanh"):
+            found.append(dict(kind=kind))
+        elif kind not in ("Flatten", "Unflatten"):
+            raise ValueError(f"the page has no layer {layer}; accepted: Linear and ConvTranspose2d,"
+                             " batch normalization after them, ReLU, LeakyReLU, Sigmoid, Tanh")
+        x = y
+    return found
+
+
+# ---- pages --------------------------------------------------------------------------------------
+# `input` is G's first input. In a group's pictures other numbers stand in it, from `start` on:
+# `choices` with their labels; one of `size` bits flipped, from `flip` to 1 or back; or `size`
+# numbers from a prior, which is normal, uniform, or the lower value of a bit. Where a group has a
+# prior, the first input is a sample of it, too.
+
+
+def bigan_page(saved: dict) -> dict:
+    """That of bigan.py and of cbigan.py."""
+    options, with_label = saved["options"], saved["script"] == "cbigan.py"
+    script = cbigan if with_label else bigan
+    G = script.Generator(*[options["variant"]][:with_label])
+    E, G = loaded(script.Encoder(), saved["average_E"]), loaded(G, saved["average_G"])
+    n, labels, first = script.LATENT, 10 * with_label, []
+    if options.get("variant") == "extended":  # the layers of z and c as one
+        first = [nn.Linear(n + labels, 0), nn.ReLU()]
+        first[0].weight = nn.Parameter(torch.block_diag(G.z[0].weight, G.c[0].weight))
+        first[0].bias = nn.Parameter(torch.cat([G.z[0].bias, G.c[0].bias]))
+    *_, x, y = common.load_images(options["data"], options["dataset"])
+    found = torch.cat([(y == label).nonzero().flatten()[:2] for label in y.unique()])
+    groups = [dict(title="The code of x with each label; in brackets the distance to x", start=n,
+                   choices=[*enumerate(torch.eye(labels).tolist())]),
+              dict(title="From the last x to this one: codes between", start=0),
+              dict(title="Other codes", start=0, size=n, prior="uniform")]
+    return dict(caption="G(E(x), c)" if with_label else "G(E(x))", E=exported(E.core, 784),
+                G=exported(nn.Sequential(*first, G.core, nn.Sigmoid()), n + labels),
+                input=[0] * (n + labels), groups=groups[1 - with_label:], labels=y[found].tolist(),
+                images=[text(image) for image in (255 * x[found]).round().byte()])
+
+
+def seed_page(saved: dict) -> dict:
+    n_c, n_b, low = (saved["options"][name] for name in ("n_c", "n_b", "low"))
+    G = loaded(wgan_gp_binary_seed.generator(n_c + n_b), saved["G"])
+    groups = [dict(title="z_b with one bit flipped: its number, new value", start=n_c, size=min(n_b, 100), flip=low),
+              dict(title="Other z_c, the same bits", start=0, size=n_c, prior="normal"),
+              dict(title="Other bits, the same z_c", start=n_c, size=n_b, prior=low)]
+    return dict(caption="G(z_c, z_b)", G=exported(G, n_c + n_b), input=[0] * (n_c + n_b),
+                groups=[group for group in groups if group["size"]])
+
+
+def infogan_page(saved: dict) -> dict:
+    n, k = infogan.NOISE, infogan.CATEGORIES
+    across = [(i / 2, [i / 2]) for i in range(-4, 5)]
+    return dict(caption="G(z, c)", G=exported(loaded(infogan.generator(), saved["G"]), n + k + 2),
+                input=[0] * n + [1] + [0] * (k + 1), groups=[
+                    dict(title="c1: a category", start=n, choices=[*enumerate(torch.eye(k).tolist())]),
+                    dict(title="c2: from -1 to 1 in training", start=n + k, choices=across),
+                    dict(title="c3: from -1 to 1 in training", start=n + k + 1, choices=across),
+                    dict(title="z: other noise", start=0, size=n, prior="uniform")])
+
+
+def binarygan_page(saved: dict) -> dict:
+    """Behind G's input stand slope, view and draw: see `neurons` in explore.html."""
+    options, n = saved["options"], binarygan.LATENT
+    G = loaded(binarygan.generator(options["arch"], options["norm"]), saved["G"])
+    slope = 1 if options["neuron"] == "real" else options["anneal"] ** max(0, saved["epoch"] - 1)
+    return dict(caption="p, or what is made of it", G=exported(G, n), neurons=n,
+                input=[0] * n + [slope, 0, 0], groups=[
+                    dict(title="p; 4 p (1 - p), which is its gradient but for a factor; thresholds",
+                         start=n + 1, choices=[("p", [0, 0]), ("gradient", [-1, 0])] + [
+                             (f"p > {t / 10}", [t / 10, 0]) for t in range(1, 10, 2)]),
+                    dict(title="SBN: ten draws", start=n + 1,
+                         choices=[(i, [1, i]) for i in range(1, 11)]),
+                    dict(title="SBN: the mean of N draws", start=n + 1,
+                         choices=[(2**i, [2**i, 0]) for i in range(1, 9)]),
+                    dict(title=f"The slope, in this run {slope:.3g}", start=n, choices=[
+                        (f"{f * slope:.2g}", [f * slope]) for f in (0.25, 0.5, 1, 2, 4, 8)]),
+                    dict(title="z: other noise", start=0, size=n, prior="normal")])
+
+
+PAGES = {"bigan.py": bigan_page, "cbigan.py": bigan_page, "wgan_gp_binary_seed.py": seed_page,
+         "infogan.py": infogan_page, "binarygan.py": binarygan_page}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The program: status 0, or 2 where the folder holds no run that has a page."""
+    parser = argparse.ArgumentParser("explore.py", argparse.SUPPRESS, __doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="of the run")
+    folder = parser.parse_args(argv).folder
+    try:
+        saved = common.read_checkpoint(folder)
+        script = saved["script"]
+        if script not in PAGES:
+            raise ValueError(f"{folder} holds a run of {script}; accepted: {', '.join(PAGES)}")
+        about = sys.modules[Path(script).stem].__doc__.splitlines()[0]
+        page = PAGES[script](saved) | dict(about=about, title=f"{script}, epoch {saved['epoch']}")
+        data = json.dumps(page).replace("<", "\\u003c")  # nothing in it ends the page's script
+        template = Path(__file__).with_name("explore.html").read_text(encoding="utf-8")
+        path = folder / "explore.html"
+        common.write_whole(path, template.replace("DATA", data, 1).encode())
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    except (RuntimeError, KeyError):
+        parser.error(f"{script} has changed since the run in {folder} began; begin another run")
+    print(f"{path}: open it in a browser")
+
+
+if __name__ == "__main__":
+    main()
