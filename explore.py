@@ -103,31 +103,34 @@ def exported(network: nn.Sequential, inputs: int) -> list[dict]:
 
 def bigan_page(saved: dict) -> dict:
     """That of bigan.py and of cbigan.py."""
-    options, with_label = saved["options"], saved["script"] == "cbigan.py"
-    script = cbigan if with_label else bigan
-    G = script.Generator(*[options["variant"]][:with_label])
-    E, G = loaded(script.Encoder(), saved["average_E"]), loaded(G, saved["average_G"])
-    n, labels, first = script.LATENT, 10 * with_label, []
+    options, n, labels, first = saved["options"], bigan.LATENT, 0, []
+    E, G, caption = bigan.Encoder(), bigan.Generator(), "G(E(x))"
+    if saved["script"] == "cbigan.py":
+        n, labels, caption = cbigan.LATENT, cbigan.CLASSES, "G(E(x), c)"
+        E, G = cbigan.Encoder(), cbigan.Generator(options["variant"])
+    loaded(E, saved["average_E"]), loaded(G, saved["average_G"])
     if options.get("variant") == "extended":  # the layers of z and c as one
-        first = [nn.Linear(n + labels, 0), nn.ReLU()]
-        first[0].weight = nn.Parameter(torch.block_diag(G.z[0].weight, G.c[0].weight))
-        first[0].bias = nn.Parameter(torch.cat([G.z[0].bias, G.c[0].bias]))
+        first = [nn.Linear(n + labels, len(G.z[0].bias) + len(G.c[0].bias)), nn.ReLU()]
+        first[0].weight.data = torch.block_diag(G.z[0].weight, G.c[0].weight)
+        first[0].bias.data = torch.cat([G.z[0].bias, G.c[0].bias])
     *_, x, y = common.load_images(options["data"], options["dataset"])
     found = torch.cat([(y == label).nonzero().flatten()[:2] for label in y.unique()])
     groups = [dict(title="The code of x with each label; in brackets the distance to x", start=n,
                    choices=[*enumerate(torch.eye(labels).tolist())]),
               dict(title="From the last x to this one: codes between", start=0),
               dict(title="Other codes", start=0, size=n, prior="uniform")]
-    return dict(caption="G(E(x), c)" if with_label else "G(E(x))", E=exported(E.core, 784),
+    return dict(caption=caption, input=[0] * (n + labels), groups=groups[0 if labels else 1:],
+                E=exported(E.core, 784),
                 G=exported(nn.Sequential(*first, G.core, nn.Sigmoid()), n + labels),
-                input=[0] * (n + labels), groups=groups[1 - with_label:], labels=y[found].tolist(),
-                images=[text(image) for image in (255 * x[found]).round().byte()])
+                images=[text(image) for image in (255 * x[found]).round().byte()],
+                labels=y[found].tolist())
 
 
 def seed_page(saved: dict) -> dict:
     n_c, n_b, low = (saved["options"][name] for name in ("n_c", "n_b", "low"))
     G = loaded(wgan_gp_binary_seed.generator(n_c + n_b), saved["G"])
-    groups = [dict(title="z_b with one bit flipped: its number, new value", start=n_c, size=min(n_b, 100), flip=low),
+    groups = [dict(title="One bit flipped: its number, its new value", start=n_c, flip=low,
+                   size=min(n_b, 100)),
               dict(title="Other z_c, the same bits", start=0, size=n_c, prior="normal"),
               dict(title="Other bits, the same z_c", start=n_c, size=n_b, prior=low)]
     return dict(caption="G(z_c, z_b)", G=exported(G, n_c + n_b), input=[0] * (n_c + n_b),
@@ -136,10 +139,10 @@ def seed_page(saved: dict) -> dict:
 
 def infogan_page(saved: dict) -> dict:
     n, k = infogan.NOISE, infogan.CATEGORIES
-    across = [(i / 2, [i / 2]) for i in range(-4, 5)]
+    categories, across = [*enumerate(torch.eye(k).tolist())], [(i / 2, [i / 2]) for i in range(-4, 5)]
     return dict(caption="G(z, c)", G=exported(loaded(infogan.generator(), saved["G"]), n + k + 2),
                 input=[0] * n + [1] + [0] * (k + 1), groups=[
-                    dict(title="c1: a category", start=n, choices=[*enumerate(torch.eye(k).tolist())]),
+                    dict(title="c1: a category", start=n, choices=categories),
                     dict(title="c2: from -1 to 1 in training", start=n + k, choices=across),
                     dict(title="c3: from -1 to 1 in training", start=n + k + 1, choices=across),
                     dict(title="z: other noise", start=0, size=n, prior="uniform")])
