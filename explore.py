@@ -10,15 +10,15 @@ ones: each is the large one with one part of G's input replaced, and a click tak
     infogan.py                the codes c1, c2 and c3
     binarygan.py              p, its gradient, thresholds, draws and their mean, the slope
 
-How a network gets there: batch normalization, with its running statistics, is folded into the layer
-before it. Weights are rounded to int8, a scale for each output unit; biases are float32.
+How a network gets there: batch normalization is folded into the layer before it, and weights are
+rounded to int8, with a scale for each output unit.
 """
 
 import argparse
 import base64
 import json
-import sys
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -55,13 +55,6 @@ def folded(network: nn.Sequential) -> list[nn.Module]:
     return layers
 
 
-def rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights (inputs, outputs, ...) as int8 of that shape, and the outputs' scales (outputs,)."""
-    scale = weight.transpose(0, 1).flatten(1).abs().amax(1).clamp(min=1e-30) / 127
-    shape = (-1, *[1] * (weight.dim() - 2))
-    return (weight / scale.view(shape)).round().to(torch.int8), scale
-
-
 def text(numbers: Tensor) -> str:
     """The bytes of a tensor in base64, its last dimension fastest."""
     return base64.b64encode(numbers.numpy().tobytes()).decode()
@@ -77,9 +70,12 @@ def exported(network: nn.Sequential, inputs: int) -> list[dict]:
     for layer in folded(network):
         y, kind = layer(x), type(layer).__name__
         if kind == "Linear" or kind == "ConvTranspose2d" and {layer.groups, *layer.dilation} == {1}:
-            weight, scale = rounded(layer.weight.T if kind == "Linear" else layer.weight)
+            weight = layer.weight if kind == "Linear" else layer.weight.transpose(0, 1)
+            scale = weight.flatten(1).abs().amax(1).clamp(min=1e-30) / 127  # for each output unit
+            whole = (weight.flatten(1) / scale[:, None]).round().to(torch.int8).view(weight.shape)
             bias = torch.zeros_like(scale) if layer.bias is None else layer.bias
-            found.append(dict(kind=kind, weight=text(weight), scale=text(scale), bias=text(bias)))
+            found.append(dict(kind=kind, weight=text(whole.transpose(0, 1))))
+            found[-1] |= dict(scale=text(scale), bias=text(bias))
             if kind == "ConvTranspose2d":
                 found[-1] |= dict(input=x.shape[1:], output=y.shape[1:], stride=layer.stride,
                                   kernel=layer.kernel_size, padding=layer.padding)
@@ -95,40 +91,36 @@ def exported(network: nn.Sequential, inputs: int) -> list[dict]:
 
 
 # ---- pages --------------------------------------------------------------------------------------
-# `input` is G's first input. In a group's pictures other numbers stand in it, from `start` on:
-# `choices` with their labels; one of `size` bits flipped, from `flip` to 1 or back; or `size`
-# numbers from a prior, which is normal, uniform, or the lower value of a bit. Where a group has a
-# prior, the first input is a sample of it, too.
+# `input` is G's first input, a sample where there is a prior. In a group's pictures other numbers
+# stand in it, from `start` on: `choices` with their labels; one of `size` bits flipped, from `flip`
+# to 1 or back; or `size` numbers from a prior: normal, uniform, or the lower value of a bit.
 
 
-def bigan_page(saved: dict) -> dict:
+def bigan_page(script: ModuleType, saved: dict) -> dict:
     """That of bigan.py and of cbigan.py."""
-    options, n, labels, first = saved["options"], bigan.LATENT, 0, []
-    E, G, caption = bigan.Encoder(), bigan.Generator(), "G(E(x))"
-    if saved["script"] == "cbigan.py":
-        n, labels, caption = cbigan.LATENT, cbigan.CLASSES, "G(E(x), c)"
-        E, G = cbigan.Encoder(), cbigan.Generator(options["variant"])
-    loaded(E, saved["average_E"]), loaded(G, saved["average_G"])
+    options, n, labels, first = saved["options"], script.LATENT, getattr(script, "CLASSES", 0), []
+    G = script.Generator(options["variant"]) if labels else script.Generator()
+    E, G = loaded(script.Encoder(), saved["average_E"]), loaded(G, saved["average_G"])
     if options.get("variant") == "extended":  # the layers of z and c as one
         first = [nn.Linear(n + labels, len(G.z[0].bias) + len(G.c[0].bias)), nn.ReLU()]
         first[0].weight.data = torch.block_diag(G.z[0].weight, G.c[0].weight)
         first[0].bias.data = torch.cat([G.z[0].bias, G.c[0].bias])
     *_, x, y = common.load_images(options["data"], options["dataset"])
     found = torch.cat([(y == label).nonzero().flatten()[:2] for label in y.unique()])
-    groups = [dict(title="The code of x with each label; in brackets the distance to x", start=n,
+    groups = [dict(title="The same code with each label; in brackets the distance to x", start=n,
                    choices=[*enumerate(torch.eye(labels).tolist())]),
               dict(title="From the last x to this one: codes between", start=0),
               dict(title="Other codes", start=0, size=n, prior="uniform")]
-    return dict(caption=caption, input=[0] * (n + labels), groups=groups[0 if labels else 1:],
-                E=exported(E.core, 784),
+    return dict(caption="G(E(x), c)" if labels else "G(E(x))", input=[0] * (n + labels),
+                E=exported(E.core, 784), groups=groups if labels else groups[1:],
                 G=exported(nn.Sequential(*first, G.core, nn.Sigmoid()), n + labels),
                 images=[text(image) for image in (255 * x[found]).round().byte()],
                 labels=y[found].tolist())
 
 
-def seed_page(saved: dict) -> dict:
+def seed_page(script: ModuleType, saved: dict) -> dict:
     n_c, n_b, low = (saved["options"][name] for name in ("n_c", "n_b", "low"))
-    G = loaded(wgan_gp_binary_seed.generator(n_c + n_b), saved["G"])
+    G = loaded(script.generator(n_c + n_b), saved["G"])
     groups = [dict(title="One bit flipped: its number, its new value", start=n_c, flip=low,
                    size=min(n_b, 100)),
               dict(title="Other z_c, the same bits", start=0, size=n_c, prior="normal"),
@@ -137,38 +129,37 @@ def seed_page(saved: dict) -> dict:
                 groups=[group for group in groups if group["size"]])
 
 
-def infogan_page(saved: dict) -> dict:
-    n, k = infogan.NOISE, infogan.CATEGORIES
-    categories, across = [*enumerate(torch.eye(k).tolist())], [(i / 2, [i / 2]) for i in range(-4, 5)]
-    return dict(caption="G(z, c)", G=exported(loaded(infogan.generator(), saved["G"]), n + k + 2),
+def infogan_page(script: ModuleType, saved: dict) -> dict:
+    n, k = script.NOISE, script.CATEGORIES
+    one_hot, across = torch.eye(k).tolist(), [(i / 2, [i / 2]) for i in range(-4, 5)]
+    return dict(caption="G(z, c)", G=exported(loaded(script.generator(), saved["G"]), n + k + 2),
                 input=[0] * n + [1] + [0] * (k + 1), groups=[
-                    dict(title="c1: a category", start=n, choices=categories),
+                    dict(title="c1: a category", start=n, choices=[*enumerate(one_hot)]),
                     dict(title="c2: from -1 to 1 in training", start=n + k, choices=across),
                     dict(title="c3: from -1 to 1 in training", start=n + k + 1, choices=across),
                     dict(title="z: other noise", start=0, size=n, prior="uniform")])
 
 
-def binarygan_page(saved: dict) -> dict:
-    """Behind G's input stand slope, view and draw: see `neurons` in explore.html."""
-    options, n = saved["options"], binarygan.LATENT
-    G = loaded(binarygan.generator(options["arch"], options["norm"]), saved["G"])
+def binarygan_page(script: ModuleType, saved: dict) -> dict:
+    options, n = saved["options"], script.LATENT
+    G = loaded(script.generator(options["arch"], options["norm"]), saved["G"])
     slope = 1 if options["neuron"] == "real" else options["anneal"] ** max(0, saved["epoch"] - 1)
     return dict(caption="p, or what is made of it", G=exported(G, n), neurons=n,
-                input=[0] * n + [slope, 0, 0], groups=[
+                input=[0] * n + [slope, 0, 0], groups=[  # see `neurons` in explore.html
                     dict(title="p; 4 p (1 - p), which is its gradient but for a factor; thresholds",
                          start=n + 1, choices=[("p", [0, 0]), ("gradient", [-1, 0])] + [
                              (f"p > {t / 10}", [t / 10, 0]) for t in range(1, 10, 2)]),
-                    dict(title="SBN: ten draws", start=n + 1,
-                         choices=[(i, [1, i]) for i in range(1, 11)]),
-                    dict(title="SBN: the mean of N draws", start=n + 1,
-                         choices=[(2**i, [2**i, 0]) for i in range(1, 9)]),
+                    dict(title="SBN: ten draws, and means of N draws", start=n + 1, choices=[
+                        *((i, [1, i]) for i in range(1, 11)),
+                        *((f"N = {2**i}", [2**i, 0]) for i in range(1, 9))]),
                     dict(title=f"The slope, in this run {slope:.3g}", start=n, choices=[
                         (f"{f * slope:.2g}", [f * slope]) for f in (0.25, 0.5, 1, 2, 4, 8)]),
                     dict(title="z: other noise", start=0, size=n, prior="normal")])
 
 
-PAGES = {"bigan.py": bigan_page, "cbigan.py": bigan_page, "wgan_gp_binary_seed.py": seed_page,
-         "infogan.py": infogan_page, "binarygan.py": binarygan_page}
+PAGES = {"bigan.py": (bigan, bigan_page), "cbigan.py": (cbigan, bigan_page),
+         "wgan_gp_binary_seed.py": (wgan_gp_binary_seed, seed_page),
+         "infogan.py": (infogan, infogan_page), "binarygan.py": (binarygan, binarygan_page)}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -182,17 +173,17 @@ def main(argv: list[str] | None = None) -> None:
         script = saved["script"]
         if script not in PAGES:
             raise ValueError(f"{folder} holds a run of {script}; accepted: {', '.join(PAGES)}")
-        about = sys.modules[Path(script).stem].__doc__.splitlines()[0]
-        page = PAGES[script](saved) | dict(about=about, title=f"{script}, epoch {saved['epoch']}")
+        module, make = PAGES[script]
+        page = make(module, saved) | dict(title=f"{script}, epoch {saved['epoch']}",
+                                          about=module.__doc__.splitlines()[0])
         data = json.dumps(page).replace("<", "\\u003c")  # nothing in it ends the page's script
         template = Path(__file__).with_name("explore.html").read_text(encoding="utf-8")
-        path = folder / "explore.html"
-        common.write_whole(path, template.replace("DATA", data, 1).encode())
+        common.write_whole(folder / "explore.html", template.replace("DATA", data, 1).encode())
     except (OSError, ValueError) as error:
         parser.error(str(error))
     except (RuntimeError, KeyError):
         parser.error(f"{script} has changed since the run in {folder} began; begin another run")
-    print(f"{path}: open it in a browser")
+    print(f"{folder / 'explore.html'}: open it in a browser")
 
 
 if __name__ == "__main__":
