@@ -146,7 +146,7 @@ def binarygan_page(script: ModuleType, saved: dict) -> dict:
     slope = 1 if options["neuron"] == "real" else options["anneal"] ** max(0, saved["epoch"] - 1)
     return dict(caption="p, or what is made of it", G=exported(G, n), neurons=n,
                 input=[0] * n + [slope, 0, 0], groups=[  # see `neurons` in explore.html
-                    dict(title="p; 4 p (1 - p), which is its gradient but for a factor; thresholds",
+                    dict(title="p, its gradient p (1 - p) (white is 1/4), thresholds",
                          start=n + 1, choices=[("p", [0, 0]), ("gradient", [-1, 0])] + [
                              (f"p > {t / 10}", [t / 10, 0]) for t in range(1, 10, 2)]),
                     dict(title="SBN: ten draws, and means of N draws", start=n + 1, choices=[
