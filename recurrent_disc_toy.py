@@ -225,7 +225,8 @@ def save_figure_3(rows: list[dict], missing: list[dict], path: Path) -> None:
         of_place = [row for row in missing if row["place"] == place]
         for name, style in (("mean", "o-"), ("lowest", "v:")):
             right.plot([row["k"] for row in of_place], [row[name] for row in of_place],
-                       f"C{place}{style}", markersize=4, label=f"in place {place}, {name}")
+                       style, color=common.color_sequences["petroff10"][place], markersize=4,
+                       label=f"in place {place}, {name}")
     right.set(title="Sets with one missing category (exact: 1)")
     for axes in (left, right):
         axes.set(xlabel="k, samples read", xticks=depths, xlim=(0.7, len(depths) + 0.3))

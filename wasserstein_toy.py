@@ -65,7 +65,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import common
-from common import Figure, option
+from common import Figure, color_sequences, option
 
 PENALTY = 10.0  # lambda; Gulrajani et al. 2017
 LAMBDAS = (0.1, 1.0, 10.0, 100.0)  # of figure 1
@@ -75,6 +75,7 @@ RADIUS, SPREAD = 2.0, 0.05  # of the circle of 8 Gaussians; standard deviation o
 BATCH = 256  # real and as many generated points in a minibatch
 STEPS_1D, STEPS_PLANE, STEPS_DEEP = 1000, 1500, 500  # critic steps in each fit of the figures
 SAMPLES = 10_000  # points that estimates are measured with
+COLORS = color_sequences["petroff10"]  # for color-blind people, too
 
 
 @dataclass(frozen=True)
@@ -299,16 +300,17 @@ def figure_1(device: torch.device) -> tuple[Figure, dict]:
         results["figure1_equation_5"].append(penalized_estimate(REAL_1, FAKE_1, penalty))
         results["figure1_median_slope"].append(steepness[mass].median().item())
         results["figure1_equation_4"].append(formula[mass].median().item())
-        right.plot(GRID, steepness, f"C{i}", label=f"lambda {penalty:g}: estimate {estimate:.3f}")
-        right.plot(GRID, formula, "k:", linewidth=1)
+        right.plot(GRID, steepness, color=COLORS[i], linewidth=4, alpha=0.4,
+                   label=f"lambda {penalty:g}: estimate {estimate:.3f}")
+        right.plot(GRID, formula, ":", color=COLORS[i])
 
     for axes in (top, low):
         axes.fill_between(GRID, p, alpha=0.3, label="p, real")
         axes.fill_between(GRID, q, alpha=0.3, label="q, generated")
-    top.plot(GRID, f / 10, "C3", label=f"f / 10, lambda {penalty:g}")
-    bottom.fill_between(GRID, f * (p - q), facecolor="C3", edgecolor="C3", alpha=0.3)
+    top.plot(GRID, f / 10, color=COLORS[i], label=f"f / 10, lambda {penalty:g}")
+    bottom.fill_between(GRID, f * (p - q), facecolor=COLORS[i], edgecolor=COLORS[i], alpha=0.3)
     low.plot(GRID, pdf_between(REAL_1, FAKE_1, GRID), "k", label="p^, points between")
-    low.plot(GRID, gap(REAL_1, FAKE_1), "C4--", label="|F_P - F_Q|")
+    low.plot(GRID, gap(REAL_1, FAKE_1), "--", color=COLORS[4], label="|F_P - F_Q|")
     top.set(title=f"Both densities, and the critic f; exact W1 {w1:.3f}")
     bottom.set(title=f"f (p - q), its integral {estimate:.3f}", xlabel="x", xlim=(-6, 5))
     right.set(title="|f'|, and equation 4 (dotted)", yscale="log", ylim=(0.5, 60))
@@ -331,12 +333,12 @@ def figure_2(device: torch.device) -> tuple[Figure, dict]:
     left, right = figure.subplots(1, 2)
     left.fill_between(GRID, p, alpha=0.3, label="p, real")
     left.fill_between(GRID, q, alpha=0.3, label="q, generated")
-    left.plot(GRID, probability, "C2", label="optimal discriminator p / (p + q)")
-    left.plot(GRID, f / 10, "C3", label="critic f / 10")
+    left.plot(GRID, probability, color=COLORS[2], label="optimal discriminator p / (p + q)")
+    left.plot(GRID, f / 10, color=COLORS[4], label="critic f / 10")
     left.set(title="Discriminator and critic", xlabel="x", ylim=(-1.2, 1.2))
-    right.plot(GRID, minimax, "C2", label="minimax: |grad log(1 - D)|")
-    right.plot(GRID, non_saturating, "C4", label="non-saturating: |grad log D|")
-    right.plot(GRID, steepness, "C3", label="critic: |grad f|")
+    right.plot(GRID, minimax, color=COLORS[2], label="minimax: |grad log(1 - D)|")
+    right.plot(GRID, non_saturating, "--", color=COLORS[1], label="non-saturating: |grad log D|")
+    right.plot(GRID, steepness, color=COLORS[4], label="critic: |grad f|")
     right.set(title="What the generator gets", xlabel="x", yscale="log", ylim=(1e-12, 1e3))
     for axes in (left, right):
         axes.legend(fontsize=9)
@@ -393,6 +395,7 @@ def figure_4(device: torch.device) -> tuple[Figure, dict]:
     figure, results = Figure(figsize=(5.5, 3.8), layout="constrained"), {}
     axes, real = figure.subplots(), partial(swiss_roll, device=device)
     fake = noisy(real)
+    axes.set_prop_cycle(color=COLORS)
     for limit, value in LAYERS:
         D = fit(mlp([2] + [64] * 12 + [1]).to(device), real, fake, STEPS_DEEP, 1e-3, limit, value,
                 "figure 4")
