@@ -25,7 +25,6 @@ weights of D instead of using the penalty; gan is the non-saturating GAN of equa
     figure 3  samples, preactivations    python binarygan.py --neuron sbn    figure3-*.png
     figure 4  their histogram            python binarygan.py --neuron dbn    figure4-*.png
     figure 5  real values binarized      python binarygan.py --neuron real   figure5-*.png
-    the same in two minutes              python binarygan.py --schedule short
     figures 3 to 8, all experiments      python reproduce.py binarygan       figure3 to figure8
 
 Where this differs from the paper or the authors' code (see docs/binarygan.md)
@@ -360,8 +359,7 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
 
     draw(start_epoch)
     n = len(train_x) // options.batch_size  # generator steps in an epoch
-    bar = tqdm(total=options.epochs * n, initial=start_epoch * n, desc=out.name,
-               unit=" generator steps")
+    bar = tqdm(total=options.epochs * n, initial=start_epoch * n, desc=out.name, unit=" steps")
     for epoch in range(start_epoch, options.epochs):
         start, steps = time.perf_counter(), range(epoch * n, (epoch + 1) * n)
         torch.manual_seed(1_000_000 * (options.seed + 1) + epoch)  # all that an epoch needs
