@@ -59,6 +59,9 @@ LATENT = 128  # numbers in z; from the authors' code
 PENALTY = 10.0  # lambda of the gradient penalty; Gulrajani et al. 2017
 CLIP = 0.01  # bound on D's weights with the wgan objective; Arjovsky et al. 2017
 SAMPLES = 10_000  # generated images that the evaluation counts
+SCHEDULES = {  # options that are not given; "short" is measured in docs/binarygan.md
+    "paper": {"epochs": 20, "batch_size": 64, "lr": 1e-4, "lr_decay": 1.0, "anneal": 1.1},
+    "short": {"epochs": 5, "batch_size": 128, "lr": 3e-3, "lr_decay": 0.6, "anneal": 1.2}}
 
 
 @dataclass(frozen=True)
@@ -70,17 +73,22 @@ class Options:
     objective: str = option("wgan-gp", ("gan", "wgan", "wgan-gp"), "what D and G minimize")
     arch: str = option("mlp", ("mlp", "cnn"), "networks")
     norm: str = option("none", ("none", "batch"), "batch normalization in G (with gan in D, too)")
-    anneal: float = option(1.1, (0.5, 2), "factor on the slope after each epoch; 1: no annealing")
-    epochs: int = option(20, (1, 10**6), "an epoch has a generator step for each minibatch")
-    batch_size: int = option(64, (2, 60_000), "images in a minibatch")
-    lr: float = option(1e-4, (1e-9, 10), "learning rate")
+    schedule: str = option("paper", (*SCHEDULES,), "D's steps, and what is 0 of the next five")
+    epochs: int = option(0, (0, 10**6), "an epoch has a generator step for each minibatch")
+    batch_size: int = option(0, (2, 60_000), "images in a minibatch")
+    lr: float = option(0.0, (1e-9, 10), "learning rate")
+    lr_decay: float = option(0.0, (0.01, 1), "factor on it after each epoch")
+    anneal: float = option(0.0, (0.5, 2), "factor on the slope after each epoch; 1: no annealing")
     train_size: int = option(0, (0, 10**9), "use the first N training and test images; 0: all")
     seed: int = option(0, (0, 4000), "of weights, minibatches and noise")
+    precision: str = option("full", ("full", "reduced"), "of training; reduced: where it is faster")
     device: str = option("auto", ("auto", "cpu", "cuda", "mps"), "auto is cuda, else cpu")
     dataset: str = option("MNIST", common.DATASETS, "images in DATA/DATASET/raw")
     data: str = option("data", (), "folder of the data set")
 
     def __post_init__(self):
+        for name, value in SCHEDULES.get(self.schedule, {}).items():
+            object.__setattr__(self, name, getattr(self, name) or value)  # frozen otherwise
         common.check_options(self)
         if (self.device, self.arch, self.objective) == ("mps", "cnn", "wgan-gp"):
             raise ValueError("--device: mps has no second derivative of max pooling; accepted: cpu")
@@ -220,9 +228,9 @@ def optimizer(network: nn.Module, lr: float, objective: str) -> torch.optim.Opti
     return torch.optim.Adam(network.parameters(), lr, (0.5, 0.9), fused=True)
 
 
-def critic_steps(step: int) -> int:
-    """Steps of D before generator step number `step`, counted from 0; from the authors' code."""
-    return 100 if step < 25 or step % 500 == 0 else 5
+def critic_steps(step: int, schedule: str) -> int:
+    """Steps of D before generator step number `step`, counted from 0; paper: the authors' code."""
+    return 3 if schedule == "short" else 100 if step < 25 or step % 500 == 0 else 5
 
 
 @torch.no_grad()
@@ -233,15 +241,15 @@ def clip(D: nn.Module) -> None:
 
 
 def train_epoch(G: nn.Module, D: nn.Module, opt_g: torch.optim.Optimizer,
-                opt_d: torch.optim.Optimizer, batches: Iterator[Tensor], steps: Iterable[int],
+                opt_d: torch.optim.Optimizer, batches: Iterator[Tensor], counts: Iterable[int],
                 slope: float, neuron: str, objective: str) -> Iterator[Tensor]:
-    """Train G for the steps with these numbers, and D as critic_steps says before each of them.
+    """For each of the counts, make that many steps of D, then a step of G.
 
     `batches` gives real images (N, 784). After each generator step this yields the last loss of D,
     that of G, and E[D(x)] - E[D(G(z))]; (3,), on the device of the images.
     """
-    for step in steps:
-        for _ in range(critic_steps(step)):
+    for count in counts:
+        for _ in range(count):
             real = next(batches)
             with torch.no_grad():
                 z = torch.randn(len(real), LATENT, device=real.device)
@@ -325,9 +333,6 @@ def evaluate(images: Tensor, p: Tensor, train_x: Tensor, train_y: Tensor, test_x
 # ---- run ----------------------------------------------------------------------------------------
 
 
-METRICS = ("generator_step", "d_loss", "g_loss", "estimate")
-
-
 def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     """Train in the new folder `out`, or continue the run that is there; return the results."""
     out, device = Path(out), common.pick_device(options.device)
@@ -343,40 +348,41 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     D = discriminator(options.arch, options.norm if options.objective == "gan" else "none")
     for network in (G, D):
         network.to(device, memory_format=torch.channels_last)  # convolutions 1.2x faster on CPU
-    opt_g = optimizer(G, options.lr, options.objective)
-    opt_d = optimizer(D, options.lr, options.objective)
+    opt_g, opt_d = (optimizer(network, options.lr, options.objective) for network in (G, D))
     state = {"G": G, "D": D, "opt_g": opt_g, "opt_d": opt_d}
     start_epoch, log, seconds = common.begin(out, options, state, device, resume)
 
-    def samples_after(epochs: int, count: int) -> tuple[Tensor, Tensor]:
-        slope = options.anneal ** max(0, epochs - 1)
-        return sample(G, count, slope, options.neuron, options.seed)
-
     def draw(epochs: int) -> None:
-        common.save_grid(samples_after(epochs, 64)[0], out / "samples" / f"epoch-{epochs:03}.png",
-                         title=f"after {epochs} epochs")
+        slope = options.anneal ** max(0, epochs - 1)
+        common.save_grid(sample(G, 64, slope, options.neuron, options.seed)[0],
+                         out / "samples" / f"epoch-{epochs:03}.png", title=f"after {epochs} epochs")
 
     draw(start_epoch)
     n = len(train_x) // options.batch_size  # generator steps in an epoch
-    bar = tqdm(total=options.epochs * n, initial=start_epoch * n, desc=out.name,
-               unit=" generator steps")
+    bar = tqdm(total=options.epochs * n, initial=start_epoch * n, desc=out.name, unit=" steps")
     for epoch in range(start_epoch, options.epochs):
         start, steps = time.perf_counter(), range(epoch * n, (epoch + 1) * n)
         torch.manual_seed(1_000_000 * (options.seed + 1) + epoch)  # all that an epoch needs
         batches = common.minibatches(train_x, options.batch_size)
-        losses = train_epoch(G, D, opt_g, opt_d, batches, steps, options.anneal**epoch,
+        for opt in (opt_g, opt_d):
+            opt.param_groups[0]["lr"] = options.lr * options.lr_decay**epoch
+        counts = [critic_steps(step, options.schedule) for step in steps]
+        losses = train_epoch(G, D, opt_g, opt_d, batches, counts, options.anneal**epoch,
                              options.neuron, options.objective)
-        for row in common.mean_losses(losses, steps, epoch + 1, bar):
-            log.append(row)
-            bar.set_postfix_str("epoch {}/{}, D {:.3f}, G {:.3f}, estimate {:.3f}".format(
-                epoch + 1, options.epochs, *row[1:]))
+        with common.training_precision(options.precision, G, D):
+            for row in common.mean_losses(losses, steps, epoch + 1, bar):
+                log.append(row)
+                bar.set_postfix_str("epoch {}/{}, D {:.3f}, G {:.3f}, estimate {:.3f}".format(
+                    epoch + 1, options.epochs, *row[1:]))
         seconds += time.perf_counter() - start
         common.save_checkpoint(out, options, state, epoch=epoch + 1, log=log, seconds=seconds)
-        common.save_csv(METRICS, log, out / "metrics.csv")
+        common.save_csv(("generator_step", "d_loss", "g_loss", "estimate"), log,
+                        out / "metrics.csv")
         draw(epoch + 1)
     bar.close()
 
-    images, p = samples_after(options.epochs, SAMPLES)
+    slope = options.anneal ** (options.epochs - 1)
+    images, p = sample(G, SAMPLES, slope, options.neuron, options.seed)
     save_figures(options.neuron, options.objective, log, images, p, out)
     results = evaluate(images, p, train_x, train_y, test_x, test_y)
     if options.objective == "wgan-gp":  # with clipping the scale of D is not known

@@ -159,6 +159,32 @@ def label_statistics(images: Tensor, train_x: Tensor, train_y: Tensor, test_x: T
     }
 
 
+# ---- precision ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def training_precision(name: str, *networks: nn.Module) -> Iterator[None]:
+    """Within, "reduced" has matrix products in bf16 or TF32, "full" changes nothing.
+
+    On a CPU, networks with convolutions are in bf16 from input to output, which stay float32.
+    A CPU without AMX is slower with bf16: there "reduced" changes nothing either.
+    """
+    before, cpu = torch.get_float32_matmul_precision(), next(networks[0].parameters()).is_cpu
+    amx = getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16")
+    if name == "reduced" and (amx or not cpu):
+        torch.set_float32_matmul_precision("medium")
+        for network in networks:
+            if cpu and any(w.dim() == 4 for w in network.parameters()):
+                bf16 = torch.autocast("cpu", torch.bfloat16)(network.forward)
+                network.forward = lambda x, bf16=bf16: bf16(x).float()
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+        for network in networks:
+            network.__dict__.pop("forward", None)
+
+
 # ---- pictures -----------------------------------------------------------------------------------
 
 

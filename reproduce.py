@@ -51,7 +51,7 @@ OBJECTIVES = {"GAN": "gan", "WGAN": "wgan", "WGAN-GP": "wgan-gp"}
 BINARYGAN = {
     f"{neuron}-{objective}-{arch}-{norm}-seed{seed}":
         f"--neuron {neuron} --objective {objective} --arch {arch} --norm {norm} --anneal 1.1 "
-        f"--epochs 20 --batch-size 64 --lr 1e-4 --seed {seed}"
+        f"--schedule paper --epochs 20 --batch-size 64 --lr 1e-4 --seed {seed}"
     for neuron, objective, arch, norm, seed in (
         *((neuron, "wgan-gp", "mlp", "none", 0) for neuron in NEURONS.values()),
         *(("sbn", objective, "mlp", norm, 0) for norm in ("none", "batch")

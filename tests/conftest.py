@@ -24,7 +24,7 @@ SHORT = {  # options of a short run of each script, and constants that shorten i
     "wgan_gp_binary_seed": ("--batch-size 2 --train-size 8",
                             {"SAMPLES": 30, "CRITIC_STEPS": 2, "BLOCK": 2, "LAST": 2}),
     "binarygan": ("--batch-size 32 --train-size 64",
-                  {"SAMPLES": 30, "critic_steps": lambda step: 2}),
+                  {"SAMPLES": 30, "critic_steps": lambda *_: 2}),
     "infogan": ("--batch-size 16 --train-size 32", {"SAMPLES": 30, "HIDDEN": 16}),
     "bigan": ("--batch-size 32 --train-size 64",
               {"SAMPLES": 30, "HIDDEN": 16, "tsne": lambda codes, seed: codes[:, :2].cpu()}),

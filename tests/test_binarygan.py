@@ -240,10 +240,11 @@ def test_gan_keeps_real_and_fake_apart_in_batch_norm():
 
 
 def test_critic_schedule():
-    steps = [binarygan.critic_steps(step) for step in range(20 * 937)]
+    steps = [binarygan.critic_steps(step, "paper") for step in range(20 * 937)]
     assert set(steps[:25]) == {100} and steps[25:30] == [5] * 5
     assert [i for i, n in enumerate(steps) if n == 100 and i >= 25] == list(range(500, 18740, 500))
     assert sum(steps) == 99_590  # the 100k critic steps of the authors' 18.7k generator steps
+    assert {binarygan.critic_steps(step, "short") for step in (0, 24, 25, 500)} == {3}
 
 
 # ---- evaluation ---------------------------------------------------------------------------------
@@ -357,12 +358,11 @@ def test_each_player_leaves_the_other_alone(monkeypatch, objective):
         history.append((player, weights, {name: w.clone() for name, w in D.state_dict().items()},
                         gradients))
 
-    monkeypatch.setattr(binarygan, "critic_steps", lambda step: 3 if step < 2 else 2)
     monkeypatch.setattr(binarygan, "discriminator_loss", lambda *a: remember("D") or d_loss(*a))
     monkeypatch.setattr(binarygan, "generator_loss", lambda *a: remember("G") or g_loss(*a))
     batches = iter(lambda: (torch.rand(8, 784) > 0.5).float(), None)
     opt_g, opt_d = (binarygan.optimizer(network, 1e-4, objective) for network in (G, D))
-    rows = list(binarygan.train_epoch(G, D, opt_g, opt_d, batches, range(4), 1.0, "sbn",
+    rows = list(binarygan.train_epoch(G, D, opt_g, opt_d, batches, [3, 3, 2, 2], 1.0, "sbn",
                                       objective))
     assert len(rows) == 4 and all(row.shape == (3,) and not row.requires_grad for row in rows)
 
@@ -395,6 +395,33 @@ def test_slope_is_annealed_epoch_by_epoch(short, monkeypatch, options, factor):
     assert slopes == pytest.approx([*expected, factor**2])  # and the evaluation
 
 
+@pytest.mark.parametrize("name, other", [("paper", "short"), ("short", "paper")])
+def test_a_schedule_is_what_is_not_given(name, other):
+    row = binarygan.SCHEDULES[name]
+    assert {key: getattr(binarygan.Options(schedule=name), key) for key in row} == row
+    for key, value in binarygan.SCHEDULES[other].items():
+        options = binarygan.Options(schedule=name, **{key: value})
+        assert {key: getattr(options, key) for key in row} == row | {key: value}
+    with pytest.raises(ValueError, match="--schedule: 'long' is not one of paper, short"):
+        binarygan.Options(schedule="long")
+
+
+def test_short_schedule_lets_the_rate_fall_also_in_a_run_that_goes_on(short, monkeypatch):
+    critic_steps, epochs, algorithm = binarygan.critic_steps, [], binarygan.train_epoch
+    run = short("binarygan", whole=False)
+    monkeypatch.setattr(binarygan, "critic_steps", critic_steps)
+    monkeypatch.setattr(binarygan, "train_epoch", lambda G, D, opt_g, opt_d, batches, counts, *a:
+                        epochs.append((*(group["lr"] for opt in (opt_g, opt_d)
+                                         for group in opt.param_groups), [*counts]))
+                        or algorithm(G, D, opt_g, opt_d, batches, counts, *a))
+    whole, part = (run("--schedule", "short", "--epochs", n, out=n) for n in ("3", "1"))
+    run("--resume", str(part), "--epochs", "3")
+    lr, factor = (binarygan.SCHEDULES["short"][key] for key in ("lr", "lr_decay"))
+    rates = [lr * factor**epoch for epoch in (0, 1, 2, 0, 1, 2)]
+    assert epochs == [(pytest.approx(rate), pytest.approx(rate), [3, 3]) for rate in rates]
+    assert_same(checkpoint(whole), checkpoint(part))
+
+
 def test_every_epoch_and_every_seed_has_its_own_numbers(short, monkeypatch):
     pairs, loss = [], binarygan.discriminator_loss
     run = short("binarygan")
@@ -413,3 +440,63 @@ def test_mps_is_refused_where_it_lacks_a_derivative(monkeypatch):
     with pytest.raises(ValueError, match="max pooling"):
         binarygan.Options(device="mps", arch="cnn")
     assert binarygan.Options(device="mps", arch="cnn", objective="gan").arch == "cnn"
+
+
+# ---- precision ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arch", ["mlp", "cnn"])
+@pytest.mark.parametrize("amx", [True, False])
+def test_reduced_precision_is_that_of_training_alone(short, monkeypatch, arch, amx):
+    """A processor without AMX would be slower: it keeps full precision, to the last bit."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx}, raising=False)
+    run = short("binarygan")
+    seen = []
+
+    def watch(name):
+        function = getattr(binarygan, name)
+
+        def watched(*args):
+            bf16 = isinstance(args[0], nn.Module) and "forward" in vars(args[0])
+            seen.append((name, torch.get_float32_matmul_precision(), bf16))
+            return function(*args)
+        monkeypatch.setattr(binarygan, name, watched)
+
+    for name in ("generator_loss", "sample", "mean_score"):
+        watch(name)
+    monkeypatch.setattr(common, "label_statistics", lambda *_: seen.append(
+        ("labels", torch.get_float32_matmul_precision(), False)) or {})
+    before = torch.get_float32_matmul_precision()
+    outs = [run("--arch", arch, "--epochs", "2", "--precision", precision, out=precision)
+            for precision in ("full", "reduced")]
+    assert torch.get_float32_matmul_precision() == before
+    full, reduced = seen[: len(seen) // 2], seen[len(seen) // 2 :]
+    assert {item[1:] for item in full} == {(before, False)}
+    assert {name for name, *_ in full} == {"generator_loss", "sample", "mean_score", "labels"}
+    assert reduced == ([("generator_loss", "medium", arch == "cnn") if item[0] == "generator_loss"
+                        else item for item in full] if amx else full)
+
+    a, b = map(checkpoint, outs)
+    assert all(tensor.dtype == torch.float32 for tensor in b["G"].values())
+    same = all(torch.equal(a[name][key], b[name][key]) for name in ("G", "D") for key in a[name])
+    assert same != amx or arch == "mlp" and amx  # whose bf16 the machine must have
+    for ours, theirs in zip(a["log"], b["log"]):
+        assert ours[1:] == pytest.approx(theirs[1:], rel=0.02, abs=0.01)
+
+
+def test_the_scores_of_a_convolutional_critic_are_averaged_in_float32():
+    """In bf16 they would be rounded, and weights cast once would stay as they were."""
+    torch.manual_seed(0)
+    D = binarygan.discriminator("cnn", "none")
+    images = torch.rand(6, 784)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+        with common.training_precision("reduced", D):
+            scores = D(images)
+            assert scores.dtype == torch.float32
+            assert torch.equal(scores, scores.bfloat16().float())  # they were computed in bf16
+            with torch.no_grad():
+                D[-1].bias += 1
+            assert torch.allclose(D(images), scores + 1, atol=0.01)
+    after = D(images)
+    assert not torch.equal(after, after.bfloat16().float())

@@ -445,7 +445,7 @@ losses = train_epoch(G, C, opt_g, opt_c, batches, range(2), 7, 12)""",
 G, D = generator("mlp", "none"), discriminator("mlp", "none")
 batches = iter(lambda: torch.rand(4, 784).round(), None)
 losses = train_epoch(G, D, optimizer(G, 1e-4, "wgan-gp"), optimizer(D, 1e-4, "wgan-gp"),
-                     batches, range(25, 27), 1.0, "sbn", "wgan-gp")""",
+                     batches, [5, 5], 1.0, "sbn", "wgan-gp")""",
     "infogan": """
 G, (trunk, D, Q) = generator(), trunk_d_and_q()
 opt_g = torch.optim.Adam(G.parameters(), 1e-3)
