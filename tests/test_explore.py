@@ -204,7 +204,8 @@ def test_page_of_a_run(name, options, images, short, capsys):
     z = torch.randn(5, page.get("neurons", size))
     with torch.no_grad():
         exact = images(networks.get("average_G", networks["G"]), z)
-    assert (outputs(page["G"], z) - exact).abs().mean() < 0.002
+    error = (outputs(page["G"], z) - exact).abs().mean()
+    assert error < 0.002 and error < 0.05 * exact.std(0).mean()  # of what the inputs change
     if "E" in page:
         x = torch.stack([torch.frombuffer(bytearray(base64.b64decode(image)), dtype=torch.uint8)
                          for image in page["images"]]) / 255
