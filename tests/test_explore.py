@@ -19,11 +19,12 @@ import infogan
 import wgan_gp_binary_seed
 
 TEMPLATE = (ROOT / "explore.html").read_text(encoding="utf-8")
-node = pytest.mark.skipif(not shutil.which("node"), reason="there is no node")
 
 
 def javascript(expression: str, **variables):
-    """The value of an expression, with the page's runtime and these variables."""
+    """The value of an expression, with the page's runtime and these variables; in node."""
+    if not shutil.which("node"):
+        pytest.skip("there is no node")
     (runtime,) = re.findall(r'<script id="runtime">(.*?)</script>', TEMPLATE, re.S)
     names = "".join(f"const {name} = input.{name};\n" for name in variables)
     program = (f"{runtime}\nconst input = JSON.parse(require('fs').readFileSync(0, 'utf8'));\n"
@@ -114,7 +115,6 @@ NETWORKS = {
 }
 
 
-@node
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_against_torch(name):
     torch.manual_seed(0)
@@ -171,7 +171,6 @@ def texts(value):
         yield value
 
 
-@node
 @pytest.mark.parametrize("name, options, images", [
     ("wgan_gp_binary_seed", "--low -1", lambda G, z: G(z)),
     ("wgan_gp_binary_seed", "--n-c 0 --n-b 3", lambda G, z: G(z)),
@@ -244,7 +243,6 @@ def test_what_has_no_page_is_refused_in_a_line(short, tmp_path, capsys):
 # ---- drawings and binary neurons ----------------------------------------------------------------
 
 
-@node
 def test_a_drawing_is_centered_and_scaled():
     """Wherever and however large it is drawn; 20 pixels, the center of its ink in the middle."""
     seven = [[[0, 0], [1, 0], [0.4, 1.6]], [[0.3, 0.8], [0.9, 0.8]]]
@@ -261,13 +259,11 @@ def test_a_drawing_is_centered_and_scaled():
     assert a.min() == 0 and a.max() == 1
 
 
-@node
 def test_a_dot_is_a_drawing():
     dot = torch.tensor(javascript("[...drawing(strokes)]", strokes=[[[0.2, 0.9]]])).view(28, 28)
     assert dot[14, 14] == 1 and 5 < dot.sum() < 20
 
 
-@node
 def test_drawn_lines_are_as_wide_as_those_of_real_ones(data):
     *_, x, y = data
     one = torch.tensor(javascript("[...drawing(s)]", s=[[[0.5, 0.1], [0.5, 0.9]]])).view(28, 28)
@@ -275,7 +271,6 @@ def test_drawn_lines_are_as_wide_as_those_of_real_ones(data):
     assert 0.8 * real < one[14].sum() < real
 
 
-@node
 def test_neurons():
     torch.manual_seed(0)
     x = torch.randn(784)
@@ -292,7 +287,6 @@ def test_neurons():
     assert (first - p).abs().mean() > 0.2 and (many - p).abs().mean() < 0.04
 
 
-@node
 def test_priors():
     samples = javascript("priors.map(prior => sample(prior, 4000))",
                          priors=["normal", "uniform", 0, -1])
