@@ -77,6 +77,7 @@ class Options:
     average: float = option(0.999, (0, 1), "decay per step of the EMA of E and G; 0: no average")
     train_size: int = option(0, (0, 10**9), "use the first N training and test images; 0: all")
     seed: int = option(0, (0, 4000), "of weights, minibatches and noise")
+    precision: str = option("full", ("full", "reduced"), "of training; reduced: where it is faster")
     device: str = option("auto", ("auto", "cpu", "cuda", "mps"), "auto is cuda, else cpu")
     dataset: str = option("MNIST", common.DATASETS, "images in DATA/DATASET/raw")
     data: str = option("data", (), "folder of the data set")
@@ -250,12 +251,6 @@ def samples_and_reconstructions(E: nn.Module, G: nn.Module, test_x: Tensor, test
     return torch.cat([G(z), x, G(E(x))])
 
 
-def label_accuracy(queries: Tensor, labels: Tensor, train: Tensor, train_y: Tensor) -> float:
-    """1-NN: the share of queries (N, d) whose nearest row of train (M, d) has their label."""
-    index, _ = common.nearest(queries, train)
-    return (train_y[index] == labels).float().mean().item()
-
-
 def score(E: nn.Module, G: nn.Module, train_x: Tensor, train_y: Tensor, test_x: Tensor,
           test_y: Tensor) -> list[float]:
     """The four numbers SCORES, for all test images; table 1 and the log of Donahue et al.
@@ -266,8 +261,8 @@ def score(E: nn.Module, G: nn.Module, train_x: Tensor, train_y: Tensor, test_x: 
     train_hidden, hidden = (in_batches(E.core[:-1], x) for x in (train_x, test_x))
     train_code, code = (in_batches(E.core[-1], h) for h in (train_hidden, hidden))
     reconstruction = in_batches(G, code)
-    return [label_accuracy(code, test_y, train_code, train_y),
-            label_accuracy(hidden, test_y, train_hidden, train_y),
+    return [common.label_accuracy(code, test_y, train_code, train_y),
+            common.label_accuracy(hidden, test_y, train_hidden, train_y),
             (test_x - reconstruction).norm(dim=1).mean().item(),
             (test_x.roll(1, 0) - reconstruction).norm(dim=1).mean().item()]
 
@@ -278,7 +273,8 @@ def evaluate(E: nn.Module, G: nn.Module, train_x: Tensor, train_y: Tensor, test_
     reconstruction = in_batches(G, in_batches(E, test_x))
     samples = in_batches(G, fixed_z(SAMPLES, test_x.device, seed))
     return {
-        "reconstruction_label_accuracy": label_accuracy(reconstruction, test_y, train_x, train_y),
+        "reconstruction_label_accuracy": common.label_accuracy(reconstruction, test_y, train_x,
+                                                               train_y),
         **common.label_statistics(samples, train_x, train_y, test_x, test_y)}
 
 
@@ -293,10 +289,6 @@ def tsne(codes: Tensor, seed: int) -> Tensor:
 
 
 # ---- run ----------------------------------------------------------------------------------------
-
-
-METRICS = ("step", "d_loss", "eg_loss")
-
 
 def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     """Train in the new folder `out`, or continue the run that is there; return the results."""
@@ -335,16 +327,17 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
         batches = common.minibatches(train_x, options.batch_size)
         losses = train_epoch(E, G, D, average_E, average_G, opt_eg, opt_d, batches, steps,
                              options.average)
-        for row in common.mean_losses(losses, steps, epoch + 1, bar):
-            log.append(row)
-            bar.set_postfix_str("epoch {}/{}, D {:.3f}, E and G {:.3f}".format(
-                epoch + 1, options.epochs, *row[1:]))
+        with common.training_precision(options.precision, E, G, D):
+            for row in common.mean_losses(losses, steps, epoch + 1, bar):
+                log.append(row)
+                bar.set_postfix_str("epoch {}/{}, D {:.3f}, E and G {:.3f}".format(
+                    epoch + 1, options.epochs, *row[1:]))
         seconds += time.perf_counter() - start
         if (epoch + 1) % SCORE_EVERY == 0:
             scores.append(score_row(epoch + 1))
         common.save_checkpoint(out, options, state, epoch=epoch + 1, log=log, seconds=seconds,
                                scores=scores)
-        common.save_csv(METRICS, log, out / "metrics.csv")
+        common.save_csv(("step", "d_loss", "eg_loss"), log, out / "metrics.csv")
         draw(epoch + 1)
     bar.close()
 

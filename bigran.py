@@ -18,17 +18,13 @@ and D'_ti that for (x_t, z). With means over t, i and sets,
     D minimizes        L_D  = -mean log D_ti  - mean log(1 - D'_ti) + l1 |weights of D|
     E and G minimize   L_EG = -mean log D'_ti - mean log(1 - D_ti)  + l1 |weights of E and G|
 
-    figure 7, samples                 python bigran.py --epochs 50    figure7-samples.png
-    figure 8, autoencodings           python bigran.py --epochs 5     figure8-autoencodings.png
-    figure 9, the canvas at each t    python bigran.py                figure9-canvas.png
-
-Each command makes all three: with 50 epochs those of docs/bigran.md, with 5 a first look, with 300
-(default) those of a training as long as the author's. The paper has no numbers; results.json has.
+    figures 7, 8 and 9    a first look             python bigran.py --epochs 5
+    the same              as in docs/bigran.md     python bigran.py --epochs 50
+    the same              as long as the author    python bigran.py
 
 Where this differs from the paper or the author's code (measured in docs/bigran.md):
-- D makes one step for each step of E and G, at a fifth of their rate. The author has --d-steps 4
+- D steps as often as E and G, at a fifth of their rate; weights are averaged. Author: --d-steps 4
   --lr-d 3e-4 --lr-eg 1e-4 --decay-d 1e-4 --decay-eg 4e-4 --beta1 0.9 --dropout 0.5 --average 0.
-- That is, pictures and numbers are from a moving average of the weights of E and G.
 - E and G learn from the last minibatch, codes and noise of D; the author draws new ones.
 - L_EG exchanges the targets, as the author's code does; in the paper E and G minimize -L_D.
 - Dropout is at the inputs and outputs of D's second LSTM, and between its tanh layers; the
@@ -59,6 +55,8 @@ from common import option
 LATENT = 25  # numbers in the code of one time step; from the author's code
 SAMPLES = 10_000  # generated images that the evaluation counts
 SCORE_EVERY = 5  # epochs from one row of scores.csv to the next; the last epoch has one, too
+SCORES = ("reconstruction_error_first", "reconstruction_error_last", "sharpness_first",
+          "sharpness_last", "reconstruction_label_accuracy_last", "kl")
 
 
 @dataclass(frozen=True)
@@ -83,6 +81,7 @@ class Options:
                             "of E and G, for pictures and numbers; 0: the weights themselves")
     train_size: int = option(0, (0, 10**9), "use the first N training and test images; 0: all")
     seed: int = option(0, (0, 4000), "of weights, minibatches and noise")
+    precision: str = option("full", ("full", "reduced"), "of training; reduced: where it is faster")
     device: str = option("auto", ("auto", "cpu", "cuda", "mps"), "auto is cuda, else cpu")
     dataset: str = option("MNIST", common.DATASETS, "images in DATA/DATASET/raw")
     data: str = option("data", (), "folder of the data set")
@@ -276,21 +275,11 @@ def variance(images: Tensor) -> float:
     return (images > 0.5).float().var(0).sum().item()
 
 
-def label_accuracy(images: Tensor, labels: Tensor, train_x: Tensor, train_y: Tensor) -> float:
-    """Share of images (N, 784) whose nearest training image has their label, of labels (N,)."""
-    index, _ = common.nearest(images, train_x)
-    return (train_y[index] == labels).float().mean().item()
-
-
-SCORES = ("reconstruction_error_first", "reconstruction_error_last", "sharpness_first",
-          "sharpness_last", "reconstruction_label_accuracy_last", "kl")
-
-
 def score(canvas: Tensor, images: Tensor, train_x: Tensor, train_y: Tensor, test_x: Tensor,
           test_y: Tensor) -> list[float]:
     """The numbers SCORES: those of evaluate that are quick to compute, at the first and last t."""
     error, sharp = distances(canvas, test_x), sharpness(canvas)
-    accuracy = label_accuracy(canvas[:, -1], test_y, train_x, train_y)
+    accuracy = common.label_accuracy(canvas[:, -1], test_y, train_x, train_y)
     index, _ = common.nearest(images, train_x)
     sampled, real = (torch.bincount(labels, minlength=10) / len(labels)
                      for labels in (train_y[index], train_y))
@@ -309,7 +298,7 @@ def evaluate(canvas: Tensor, images: Tensor, train_x: Tensor, train_y: Tensor, t
     return {
         "reconstruction_error": distances(canvas, test_x),
         "sharpness": sharpness(canvas),
-        "reconstruction_label_accuracy": [label_accuracy(at_t, test_y, train_x, train_y)
+        "reconstruction_label_accuracy": [common.label_accuracy(at_t, test_y, train_x, train_y)
                                           for at_t in canvas.unbind(1)],
         "error_to_another_image": distances(canvas, test_x.roll(1, 0)),
         "error_of_class_means": (means[test_y] - test_x).norm(dim=1).mean().item(),
@@ -323,11 +312,9 @@ def evaluate(canvas: Tensor, images: Tensor, train_x: Tensor, train_y: Tensor, t
 @torch.no_grad()
 def save_samples(G: nn.Module, z: Tensor, out: Path) -> None:
     """Figure 7, and drawing.gif: the canvas at each time for the codes z (100, T, 25)."""
-    paths = []
     for t, images in enumerate(G(z).unbind(1), 1):
-        paths.append(out / "samples" / f"canvas-{t}.png")
-        common.save_grid(images, paths[-1], 10, f"the canvas at t = {t}")
-    common.save_gif(paths, out / "drawing.gif")
+        common.save_grid(images, out / "samples" / f"canvas-{t}.png", 10, f"the canvas at t = {t}")
+    common.save_gif((out / "samples").glob("canvas-*.png"), out / "drawing.gif")
     common.save_grid(images, out / "figure7-samples.png", columns=10)
 
 
@@ -345,9 +332,6 @@ def save_autoencodings(E: nn.Module, G: nn.Module, x: Tensor, seed: int, out: Pa
 # ---- run ----------------------------------------------------------------------------------------
 
 
-METRICS = ("step", "d_loss", "eg_loss")
-
-
 def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     """Train in the new folder `out`, or continue the run that is there; return the results."""
     out, device = Path(out), common.pick_device(options.device)
@@ -358,9 +342,8 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     E = Encoder(options.time_steps, options.hidden).to(device)
     G = Decoder(options.hidden).to(device)
     D = Discriminator(options.hidden, options.set_size, options.dropout).to(device)
-    average_E, average_G = copy.deepcopy(E), copy.deepcopy(G)
-    for average in (average_E, average_G):
-        average.lstm.flatten_parameters()  # cuDNN wants one block of memory, a copy has several
+    # cuDNN wants an LSTM's weights in one block of memory: `to` sees to it, a copy has several
+    average_E, average_G = (copy.deepcopy(network).to(device) for network in (E, G))
     betas = (options.beta1, 0.999)
     opt_eg = torch.optim.Adam([*E.parameters(), *G.parameters()], options.lr_eg, betas, fused=True)
     opt_d = torch.optim.Adam(D.parameters(), options.lr_d, betas, fused=True)
@@ -376,8 +359,7 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
 
     def score_row(epoch: int) -> list[float]:
         canvas = autoencode(average_E, average_G, test_x, options.seed)
-        images = sample(average_G, z)
-        return [epoch, *score(canvas, images, train_x, train_y, test_x, test_y)]
+        return [epoch, *score(canvas, sample(average_G, z), train_x, train_y, test_x, test_y)]
 
     draw(start_epoch)
     scores = scores or [score_row(0)]
@@ -390,20 +372,21 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
         losses = train_epoch(E, G, D, average_E, average_G, opt_eg, opt_d, batches, steps,
                              options.d_steps, options.decay_d, options.decay_eg, options.l1,
                              options.average)
-        for row in common.mean_losses(losses, steps, epoch + 1, bar):
-            log.append(row)
-            bar.set_postfix_str("epoch {}/{}, D {:.3f}, E and G {:.3f}".format(
-                epoch + 1, options.epochs, *row[1:]))
+        with common.training_precision(options.precision, E, G, D):
+            for row in common.mean_losses(losses, steps, epoch + 1, bar):
+                log.append(row)
+                bar.set_postfix_str("epoch {}/{}, D {:.3f}, E and G {:.3f}".format(
+                    epoch + 1, options.epochs, *row[1:]))
         seconds += time.perf_counter() - start
         # E's deviation, an exponential, can be infinite where all weights are finite
         if not autoencode(E, G, train_x[:1000], options.seed).isfinite().all():
-            raise FloatingPointError(f"a weight of E or G, or a deviation of E, is not finite in "
-                                     f"epoch {epoch + 1}; earlier epochs are kept")
+            raise FloatingPointError(f"an autoencoding is not finite in epoch {epoch + 1}; earlier "
+                                     "epochs are kept")
         if (epoch + 1) % SCORE_EVERY == 0:
             scores.append(score_row(epoch + 1))
         common.save_checkpoint(out, options, state, epoch=epoch + 1, log=log, seconds=seconds,
                                scores=scores)
-        common.save_csv(METRICS, log, out / "metrics.csv")
+        common.save_csv(("step", "d_loss", "eg_loss"), log, out / "metrics.csv")
         draw(epoch + 1)
     bar.close()
 

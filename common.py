@@ -132,6 +132,12 @@ def nearest(queries: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
     return index, (queries - references[index]).norm(dim=1)
 
 
+def label_accuracy(queries: Tensor, labels: Tensor, references: Tensor,
+                   reference_labels: Tensor) -> float:
+    """1-NN: the share of queries (N, d) whose nearest reference (M, d) has their label."""
+    return (reference_labels[nearest(queries, references)[0]] == labels).float().mean().item()
+
+
 def kl_divergence(p: Tensor, q: Tensor) -> float:
     """KL(p || q) in nats of two discrete distributions of the same shape; 0 log 0 is 0."""
     p, q = p[p > 0], q[p > 0]
@@ -167,11 +173,11 @@ def training_precision(name: str, *networks: nn.Module) -> Iterator[None]:
     """Within, "reduced" has matrix products in bf16 or TF32, "full" changes nothing.
 
     On a CPU, networks with convolutions are in bf16 from input to output, which stay float32.
-    A CPU without AMX is slower with bf16: there "reduced" changes nothing either.
+    A CPU that cannot multiply bf16 is slower with it: there "reduced" changes nothing either.
     """
     before, cpu = torch.get_float32_matmul_precision(), next(networks[0].parameters()).is_cpu
-    amx = getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16")
-    if name == "reduced" and (amx or not cpu):
+    able = getattr(torch.cpu, "get_capabilities", dict)()
+    if name == "reduced" and (not cpu or able.get("amx_bf16") or able.get("avx512_bf16")):
         torch.set_float32_matmul_precision("medium")
         for network in networks:
             if cpu and any(w.dim() == 4 for w in network.parameters()):
@@ -363,7 +369,7 @@ def exit_status(options, out: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        hint = "Interrupted; there was nothing to keep yet."
+        hint = "Interrupted; there is nothing to continue."
         if (out / "checkpoint.pt").exists():
             typed = sys.argv[0] if Path(sys.argv[0]).name == options.script else options.script
             hint = ("Interrupted. What is finished is kept. To continue: "

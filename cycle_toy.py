@@ -1,8 +1,7 @@
 """Translation without pairs in the plane: does cycle consistency permute, and what cures it?
 
-Grant Reaber, "Introduction to Generative Adversarial Networks", slides, 2017, on CycleGAN; Zhu et
-al. 2017, "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks", arXiv
-1703.10593.
+Grant Reaber, "Introduction to Generative Adversarial Networks", slides, 2017; Zhu et al. 2017,
+"Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks", arXiv 1703.10593.
 
 The idea. There are points a of A and b of B, but no pairs. T_AB turns a into a point of B, T_BA
 turns b into one of A. D_B tells b from T_AB(a), D_A tells a from T_BA(b):
@@ -11,14 +10,14 @@ turns b into one of A. D_B tells b from T_AB(a), D_A tells a from T_BA(b):
     (2)  T_AB minimizes  -E[log sigmoid(D_B(T_AB(a)))],  and the same for D_A and T_BA
     (3)  both T minimize, times lambda,  E|T_BA(T_AB(a)) - a| + E|T_AB(T_BA(b)) - b|
 
-(3) is cycle consistency. The slides worry about "non-trivial permutations": T_AB may mix up the
-modes of B, and T_BA undo it. Here A has eight modes on a circle, and B is the same scaled, shifted
-or turned, so that we know the right mode for each point, and can count. Remedies:
+(3) is cycle consistency. The slides worry about "non-trivial permutations": T_AB may mix up modes,
+and T_BA undo it. Here A has eight modes on a circle, and B is A scaled, shifted or turned, so that
+we know the right mode for each point, and can count. A remedy, and the slides' speculation:
 
     (4)  both T also minimize  E|T_AB(b) - b| + E|T_BA(a) - a|  (identity; section 5.2 of Zhu)
 
-The slides' speculation: D_B compares (S(b), b) with (S(a), T_AB(a)), where S scrubs the original
-input of its domain, and so does D_A. A "hygiene inspector" H tries to tell the domain from S(x):
+D_B compares (S(b), b) with (S(a), T_AB(a)), where S scrubs the original input of its domain, and so
+does D_A. A "hygiene inspector" H tries to tell the domain from S(x):
 
     (5)  H minimizes  -E[log(1 - sigmoid(H(S(a))))] / 2 - E[log sigmoid(H(S(b)))] / 2
     (6)  S minimizes  -E[log sigmoid(H(S(a)))] / 2 - E[log(1 - sigmoid(H(S(b))))] / 2, and (1)
@@ -29,9 +28,8 @@ input of its domain, and so does D_A. A "hygiene inspector" H tries to tell the 
     inspector        python cycle_toy.py --method inspector --reconstruct yes    figure-maps.png
 
 Where this differs from the slides or the paper (measured in docs/cycle_toy.md):
-- The slides give no numbers: data, networks, weights and learning rates are ours, and so is R.
-- The paper has least squares, and earlier translations for D. Here (1) and (2) are its equation 1,
-  non-saturating; D sees points with noise, and lambda grows from 0.
+- Data, networks, weights and learning rates are ours, and so is R; D sees noise, and lambda grows.
+- The paper has least squares, and earlier translations for D. (1) and (2) are its equation 1.
 """
 
 import math
@@ -66,6 +64,7 @@ RISE = 40  # epochs: lambda grows linearly until then; from then to twice as man
 STEPS_PER_EPOCH = 25
 SAMPLES = 2000  # points of A that the evaluation translates
 FRAME = 4  # epochs between two frames of training.gif
+METRICS = ("step", "d_loss", "t_loss", "cycle", "h_loss", "accuracy", "best_accuracy", "good_share")
 COLORS = ("black", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00",
           "#CC79A7")  # Okabe and Ito's, for color-blind readers
 
@@ -328,9 +327,6 @@ def save_maps(scores: dict, fake_b: Tensor, transform: str, path: Path, first: i
 # ---- run ----------------------------------------------------------------------------------------
 
 
-METRICS = ("step", "d_loss", "t_loss", "cycle", "h_loss", "accuracy", "best_accuracy", "good_share")
-
-
 def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     """Train in the new folder `out`, or continue the run that is there; return the results."""
     out, device, n = Path(out), common.pick_device(options.device), STEPS_PER_EPOCH
@@ -340,27 +336,26 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     T_AB, T_BA, opt = nets["T_AB"], nets["T_BA"], optimizers(nets, options.lr)
     state = dict(nets) | {f"opt_{player}": optimizer for player, optimizer in opt.items()}
     start_epoch, log, seconds = common.begin(out, options, state, device, resume)
+    scores, fake_b = evaluate(T_AB, T_BA, transform)
 
-    def frame(epochs: int) -> None:
-        save_maps(*evaluate(T_AB, T_BA, transform), transform,
-                  out / "samples" / f"epoch-{epochs:03}.png", seeds[0], f"step {epochs * n}", 60)
+    def draw_frame(epochs: int) -> None:
+        save_maps(scores, fake_b, transform, out / "samples" / f"epoch-{epochs:03}.png", seeds[0],
+                  f"step {epochs * n}", 60)
 
-    frame(start_epoch)
+    draw_frame(start_epoch)
     bar = tqdm(total=options.epochs * n, initial=start_epoch * n, desc=out.name, unit=" steps")
     for epoch in range(start_epoch, options.epochs):
-        start = time.perf_counter()
-        for seed, generator in zip(seeds, generators):
-            generator.manual_seed(1_000_000 * (seed + 1) + epoch)  # all that an epoch needs
-        batches = torch.stack([draw(n, options.batch_size, transform, generator)
-                               for generator in generators], 2).to(device)
+        start, steps = time.perf_counter(), range(epoch * n, (epoch + 1) * n)
+        batches = torch.stack([draw(n, options.batch_size, transform, generator.manual_seed(
+            1_000_000 * (seed + 1) + epoch)) for seed, generator in zip(seeds, generators)], 2)
         for optimizer in opt.values():  # no lower than a fortieth, however many epochs
             optimizer.param_groups[0]["lr"] = optimizer.defaults["lr"] * max(
                 min(1, 2 - epoch / RISE), 1 / 40)
-        losses = train_epoch(nets, opt, batches, options.method, options.reconstruct == "yes",
+        losses = train_epoch(nets, opt, batches.to(device), options.method,
+                             options.reconstruct == "yes",
                              options.cycle_weight * min(1, epoch / RISE))
-        steps = range(epoch * n, (epoch + 1) * n)
         (row,) = common.mean_losses((loss.mean(1) for loss in losses), steps, epoch + 1, bar)
-        scores, _ = evaluate(T_AB, T_BA, transform)
+        scores, fake_b = evaluate(T_AB, T_BA, transform)
         log.append([*row, *(fmean(scores[name]) for name in METRICS[5:])])
         bar.set_postfix_str(f"epoch {epoch + 1}/{options.epochs}, accuracy {log[-1][5]:.2f}, of "
                             f"the best permutation {log[-1][6]:.2f}")
@@ -368,16 +363,14 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
         common.save_checkpoint(out, options, state, epoch=epoch + 1, log=log, seconds=seconds)
         common.save_csv(METRICS, log, out / "metrics.csv")
         if (epoch + 1) % FRAME == 0:
-            frame(epoch + 1)
+            draw_frame(epoch + 1)
     bar.close()
 
-    scores, fake_b = evaluate(T_AB, T_BA, transform)
     save_maps(scores, fake_b, transform, out / "figure-maps.png", seeds[0])
     steps, *columns = zip(*log)
-    curves = {name: (steps, column) for name, column in zip(METRICS[1:], columns)}
-    common.save_curves({"losses": {name: curves[name] for name in METRICS[1:5]},
-                        "shares of translated points": {name: curves[name] for name in METRICS[5:]},
-                        }, out / "losses.png", "step")
+    curves = [(name, (steps, column)) for name, column in zip(METRICS[1:], columns)]
+    panels = {"losses": dict(curves[:4]), "shares of translated points": dict(curves[4:])}
+    common.save_curves(panels, out / "losses.png", "step")
     common.save_gif((out / "samples").glob("epoch-*.png"), out / "training.gif", 30, in_color=True)
     means = {f"{name}_mean": fmean(values) for name, values in scores.items()
              if name != "permutation"}

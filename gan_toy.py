@@ -274,9 +274,6 @@ def save_surfaces(panels: dict[str, tuple[nn.Module, Tensor]], path: Path) -> No
 # ---- run ----------------------------------------------------------------------------------------
 
 
-METRICS = ("generator_step", "d_loss", "g_loss", "estimate", "modes", "share", "dead_share")
-
-
 def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     """Train in the new folder `out`, or continue the run that is there; return the results."""
     out, device, n = Path(out), common.pick_device(options.device), STEPS_PER_EPOCH
@@ -293,8 +290,7 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
 
     draw(start_epoch)
     batches = real_batches(options.batch_size, device)
-    bar = tqdm(total=options.epochs * n, initial=start_epoch * n, desc=out.name,
-               unit=" generator steps")
+    bar = tqdm(total=options.epochs * n, initial=start_epoch * n, desc=out.name, unit=" steps")
     for epoch in range(start_epoch, options.epochs):
         start, steps = time.perf_counter(), range(epoch * n, (epoch + 1) * n)
         torch.manual_seed(1_000_000 * (options.seed + 1) + epoch)  # all that an epoch needs
@@ -308,7 +304,8 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
                                 "{:.0%}".format(epoch + 1, options.epochs, *row[1:3], modes, dead))
         seconds += time.perf_counter() - start
         common.save_checkpoint(out, options, state, epoch=epoch + 1, log=log, seconds=seconds)
-        common.save_csv(METRICS, log, out / "metrics.csv")
+        common.save_csv(("generator_step", "d_loss", "g_loss", "estimate", "modes", "share",
+                         "dead_share"), log, out / "metrics.csv")
         draw(epoch + 1)
     bar.close()
 

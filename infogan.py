@@ -68,6 +68,7 @@ class Options:
     lr_d: float = option(2e-4, (1e-9, 10), "learning rate of D, Q and their trunk")
     train_size: int = option(0, (0, 10**9), "use the first N training and test images; 0: all")
     seed: int = option(0, (0, 4000), "of weights, minibatches and noise")
+    precision: str = option("full", ("full", "reduced"), "of training; reduced: where it is faster")
     device: str = option("auto", ("auto", "cpu", "cuda", "mps"), "auto is cuda, else cpu")
     dataset: str = option("MNIST", common.DATASETS, "images in DATA/DATASET/raw")
     data: str = option("data", (), "folder of the data set")
@@ -342,9 +343,6 @@ def save_bounds(logs: dict[str, list], path: Path) -> None:
 # ---- run ----------------------------------------------------------------------------------------
 
 
-METRICS = ("step", "d_loss", "g_loss", "bound_c1", "bound_c2_c3")
-
-
 def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     """Train in the new folder `out`, or continue the run that is there; return the results."""
     out, device = Path(out), common.pick_device(options.device)
@@ -372,30 +370,28 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
         torch.manual_seed(1_000_000 * (options.seed + 1) + epoch)  # all that an epoch needs
         batches = common.minibatches(train_x, options.batch_size)
         losses = train_epoch(G, trunk, D, Q, opt_g, opt_d, batches, steps, options.info)
-        for row in common.mean_losses(losses, steps, epoch + 1, bar):
-            log.append(row)
-            bar.set_postfix_str("epoch {}/{}, D {:.3f}, G {:.3f}, L_I {:.3f} {:.3f}".format(
-                epoch + 1, options.epochs, *row[1:]))
+        with common.training_precision(options.precision, G, trunk, D, Q):
+            for row in common.mean_losses(losses, steps, epoch + 1, bar):
+                log.append(row)
+                bar.set_postfix_str("epoch {}/{}, D {:.3f}, G {:.3f}, L_I {:.3f} {:.3f}".format(
+                    epoch + 1, options.epochs, *row[1:]))
         seconds += time.perf_counter() - start
         common.save_checkpoint(out, options, state, epoch=epoch + 1, log=log, seconds=seconds)
-        common.save_csv(METRICS, log, out / "metrics.csv")
+        common.save_csv(("step", "d_loss", "g_loss", "bound_c1", "bound_c2_c3"), log,
+                        out / "metrics.csv")
         draw(epoch + 1)
     bar.close()
 
     results = evaluate(G, trunk, Q, options.seed, train_x, train_y, test_x, test_y)
-    save_figures(log, code_panels(G, results["digit_of_category"], options.seed), out)
-    return common.save_results(out, options, results | common.parameter_counts(state), device,
-                               seconds)
-
-
-def save_figures(log: list, panels: dict[str, Tensor], out: Path) -> None:
-    """losses.png, training.gif and the paper's figures of one run."""
     steps, d_loss, g_loss, *_ = zip(*log)
     common.save_curves({"losses": {"D": (steps, d_loss), "G": (steps, g_loss)}},
                        out / "losses.png", "step")
     common.save_gif((out / "samples").glob("epoch-*.png"), out / "training.gif")
     save_bounds({"this run": log}, out / "figure1-bound.png")
-    common.save_panels(panels, out / "figure2-codes.png", 3, columns=10)
+    common.save_panels(code_panels(G, results["digit_of_category"], options.seed),
+                       out / "figure2-codes.png", 3, columns=10)
+    return common.save_results(out, options, results | common.parameter_counts(state), device,
+                               seconds)
 
 
 def main(argv: list[str] | None = None) -> None:

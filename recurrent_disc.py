@@ -79,6 +79,7 @@ class Options:
     batch_size: int = option(64, (1, 60_000), "images in a minibatch, a multiple of the set size")
     train_size: int = option(0, (0, 10**9), "use the first N training and test images; 0: all")
     seed: int = option(0, (0, 4000), "of weights, minibatches and noise")
+    precision: str = option("full", ("full", "reduced"), "of training; reduced: where it is faster")
     device: str = option("auto", ("auto", "cpu", "cuda", "mps"), "auto is cuda, else cpu")
     dataset: str = option("MNIST", common.DATASETS, "images in DATA/DATASET/raw")
     data: str = option("data", (), "folder of the data set")
@@ -189,9 +190,6 @@ def sample(G: nn.Module, count: int, seed: int) -> Tensor:
 # ---- run ----------------------------------------------------------------------------------------
 
 
-METRICS = ("generator_step", "d_loss", "g_loss")
-
-
 def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     """Train in the new folder `out`, or continue the run that is there; return the results."""
     out, device, n = Path(out), common.pick_device(options.device), STEPS_PER_EPOCH
@@ -216,30 +214,26 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
         torch.manual_seed(1_000_000 * (options.seed + 1) + epoch)  # all that an epoch needs
         batches = common.minibatches(train_x, options.batch_size)
         losses = train_epoch(G, D, opt_g, opt_d, batches, steps, sets, options.set_size)
-        for row in common.mean_losses(losses, steps, epoch + 1, bar):
-            log.append(row)
-            bar.set_postfix_str("epoch {}/{}, D {:.3f}, G {:.3f}".format(
-                epoch + 1, options.epochs, *row[1:]))
+        with common.training_precision(options.precision, G, D):
+            for row in common.mean_losses(losses, steps, epoch + 1, bar):
+                log.append(row)
+                bar.set_postfix_str("epoch {}/{}, D {:.3f}, G {:.3f}".format(
+                    epoch + 1, options.epochs, *row[1:]))
         seconds += time.perf_counter() - start
         common.save_checkpoint(out, options, state, epoch=epoch + 1, log=log, seconds=seconds)
-        common.save_csv(METRICS, log, out / "metrics.csv")
+        common.save_csv(("generator_step", "d_loss", "g_loss"), log, out / "metrics.csv")
         draw(epoch + 1)
     bar.close()
 
     images = sample(G, SAMPLES, options.seed)
-    save_figures(options.set_size, log, images, out)
-    results = common.label_statistics(images, train_x, train_y, test_x, test_y)
-    return common.save_results(out, options, results | common.parameter_counts(state), device,
-                               seconds)
-
-
-def save_figures(set_size: int, log: list, images: Tensor, out: Path) -> None:
-    """losses.png, training.gif and the paper's figure of one run."""
     steps, d_loss, g_loss = zip(*log)
     common.save_curves({"losses": {"D": (steps, d_loss), "G": (steps, g_loss)}},
                        out / "losses.png", "generator step")
     common.save_gif((out / "samples").glob("epoch-*.png"), out / "training.gif")
-    common.save_grid(images[:100], out / f"figures4-6-k{set_size}.png", columns=10)
+    common.save_grid(images[:100], out / f"figures4-6-k{options.set_size}.png", columns=10)
+    results = common.label_statistics(images, train_x, train_y, test_x, test_y)
+    return common.save_results(out, options, results | common.parameter_counts(state), device,
+                               seconds)
 
 
 def main(argv: list[str] | None = None) -> None:

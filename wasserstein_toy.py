@@ -15,9 +15,8 @@ the distribution functions. So the best f has slope +1 where F_Q > F_P, elsewher
 
     W1(P, Q) = integral of |F_P - F_Q|                                                          (2)
 
-How is a network kept to such slopes? WGAN clips every weight to [-c, c]: that bounds the slope, by
-an unknown number, and makes a simple function; through twelve layers gradients explode or vanish.
-WGAN-GP instead penalizes every slope but 1, at points x^ between x and y:
+WGAN clips every weight to [-c, c]: that bounds the slope by an unknown number; gradients explode or
+vanish (figure 4). WGAN-GP penalizes every slope but 1, at points x^ between x and y:
 
     f minimizes  E_Q[f(y)] - E_P[f(x)] + lambda E[(|grad f(x^)| - 1)^2]                         (3)
     x^ = epsilon x + (1 - epsilon) y,  epsilon uniform on [0, 1]
@@ -32,8 +31,6 @@ So the penalty is a spring, not a wall. For two point masses at distance d, p^ i
 them, and the estimate d (1 + d / (2 lambda)).
 
     all four figures                              python wasserstein_toy.py
-    the same with other weights and points        python wasserstein_toy.py --seed 1
-
     1-D: f, its slope, the overshoot              slides, "Wasserstein Distance"   figure1-*.png
     discriminator, critic, and their gradients    1701.07875, figure 2             figure2-*.png
     value surfaces                                1704.00028, figure 1             figure3-*.png
@@ -44,17 +41,18 @@ Where this differs from the slides or the papers (measured in docs/wasserstein_t
 - lambda begins at 0.1 and grows, so that a slope of the wrong sign turns.
 - The optimal discriminator of figure 2 is not trained but known: p / (p + q).
 - lambda is 10 as in the paper; its authors' toy code has 0.1 (figures 1 and 3 have both).
-- Critics train for at most 1,500 steps, the authors' for 100,000.
-- Figure 4 trains the critic alone, the generator fixed as in figure 3; the paper trains both.
+- Critics train for at most 1,500 steps, the authors' for 100,000; figure 4 has a fixed generator.
 """
 
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 if __name__ == "__main__":  # before torch: waiting threads that spin slow down all else
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -111,23 +109,18 @@ def cdf(mixture: Mixture, x: Tensor) -> Tensor:
     return sum(w * torch.special.ndtr((x - mean) / std) for w, mean, std in mixture)
 
 
-def numbers_from(mixture: Mixture, device: torch.device) -> Points:
-    """A function that samples numbers (count, 1) from the mixture."""
+def numbers_from(mixture: Mixture, count: int, device: torch.device) -> Tensor:
+    """Numbers (count, 1) from the mixture."""
     weight, mean, std = torch.tensor(mixture, device=device).T
-
-    def numbers(count: int) -> Tensor:
-        which = torch.multinomial(weight, count, replacement=True)
-        return (mean[which] + std[which] * torch.randn(count, device=device)).unsqueeze(1)
-
-    return numbers
+    which = torch.multinomial(weight, count, replacement=True)
+    return (mean[which] + std[which] * torch.randn(count, device=device)).unsqueeze(1)
 
 
 def eight_gaussians(count: int, device: torch.device) -> Tensor:
     """Their means stand evenly on a circle; (count, 2)."""
-    angle = torch.arange(8, device=device) * (2 * math.pi / 8)
+    angle = torch.randint(8, (count,), device=device) * (2 * math.pi / 8)
     centers = RADIUS * torch.stack([angle.cos(), angle.sin()], dim=1)
-    which = torch.randint(8, (count,), device=device)
-    return centers[which] + SPREAD * torch.randn(count, 2, device=device)
+    return centers + SPREAD * torch.randn(count, 2, device=device)
 
 
 def twenty_five_gaussians(count: int, device: torch.device) -> Tensor:
@@ -237,10 +230,8 @@ def train_critic(D: nn.Module, real: Points, fake: Points, steps: int, lr: float
     penalty. RMSprop for clipping, as its paper has it; else Adam as in 1704.00028, algorithm 1.
     """
     penalty = 0.0
-    if limit == "clip":
-        opt = torch.optim.RMSprop(D.parameters(), lr, alpha=0.9)
-    else:
-        opt = torch.optim.Adam(D.parameters(), lr, (0.0, 0.9), fused=True)
+    opt = (torch.optim.RMSprop(D.parameters(), lr, alpha=0.9) if limit == "clip" else
+           torch.optim.Adam(D.parameters(), lr, (0.0, 0.9), fused=True))
     for step in range(steps):
         opt.param_groups[0]["lr"] = lr * (1 - step / steps)  # to zero: the noise averages out
         if limit == "lambda":  # 0.1 at first, so that slopes of the wrong sign turn, then growing
@@ -268,14 +259,14 @@ def fit(D: nn.Module, real: Points, fake: Points, steps: int, lr: float, limit: 
 
 
 # ---- evaluation and figures ---------------------------------------------------------------------
-# Each figure fits its critics on the device; it returns the picture, and its numbers by name.
+# Each figure fits its critics on the device, writes the picture, and returns numbers by name.
 
 
 def fit_1d(P: Mixture, Q: Mixture, penalty: float, figure: str,
            device: torch.device) -> tuple[Tensor, Tensor]:
     """A fitted critic with one input: f, of mean zero, and |f'| on GRID, both (4001,)."""
     D = mlp([1, 64, 64, 1], nn.SiLU).to(device)  # smooth as f is, but where f' changes sign
-    real, fake = numbers_from(P, device), numbers_from(Q, device)
+    real, fake = (partial(numbers_from, mixture, device=device) for mixture in (P, Q))
     fit(D, real, fake, STEPS_1D, 5e-3, "lambda", penalty, figure)
     x = GRID.float().unsqueeze(1).to(device).requires_grad_()
     f = D(x)
@@ -284,22 +275,19 @@ def fit_1d(P: Mixture, Q: Mixture, penalty: float, figure: str,
     return f - f.mean(), gradient[:, 0].abs().cpu().double()
 
 
-def figure_1(device: torch.device) -> tuple[Figure, dict]:
+def figure_1(path: Path, device: torch.device) -> dict:
     """The best f between a Gaussian and a mixture of two; its slope and the overshoot by lambda."""
     p, q, w1 = pdf(REAL_1, GRID), pdf(FAKE_1, GRID), wasserstein(REAL_1, FAKE_1)
     mass = torch.maximum(p, q) > 0.01
-    results = {"figure1_w1": w1, "figure1_lambda": list(LAMBDAS), "figure1_estimate": [],
-               "figure1_equation_5": [], "figure1_median_slope": [], "figure1_equation_4": []}
+    rows = []  # for each lambda: estimate and median slope, fitted and exact
     figure = Figure(figsize=(12, 6.4), layout="constrained")
     (top, right), (bottom, low) = figure.subplots(2, 2, sharex=True)
     for i, penalty in enumerate(LAMBDAS):
         f, steepness = fit_1d(REAL_1, FAKE_1, penalty, "figure 1", device)
         formula = penalized_slope(REAL_1, FAKE_1, penalty)
         estimate = integral(f * (p - q))
-        results["figure1_estimate"].append(estimate)
-        results["figure1_equation_5"].append(penalized_estimate(REAL_1, FAKE_1, penalty))
-        results["figure1_median_slope"].append(steepness[mass].median().item())
-        results["figure1_equation_4"].append(formula[mass].median().item())
+        rows.append((estimate, penalized_estimate(REAL_1, FAKE_1, penalty),
+                     steepness[mass].median().item(), formula[mass].median().item()))
         right.plot(GRID, steepness, color=COLORS[i], linewidth=4, alpha=0.4,
                    label=f"lambda {penalty:g}: estimate {estimate:.3f}")
         right.plot(GRID, formula, ":", color=COLORS[i])
@@ -317,10 +305,13 @@ def figure_1(device: torch.device) -> tuple[Figure, dict]:
     low.set(title="What equation 4 is made of", xlabel="x", ylim=(0, 0.68))
     for axes in (top, right, low):
         axes.legend(fontsize=9)
-    return figure, results
+    figure.savefig(path, dpi=120)
+    names = ("estimate", "equation_5", "median_slope", "equation_4")
+    return {"figure1_w1": w1, "figure1_lambda": list(LAMBDAS)} | {
+        f"figure1_{name}": list(column) for name, column in zip(names, zip(*rows))}
 
 
-def figure_2(device: torch.device) -> tuple[Figure, dict]:
+def figure_2(path: Path, device: torch.device) -> dict:
     """Two Gaussians: the optimal discriminator and the critic, and what each tells a generator."""
     p, q = pdf(REAL_2, GRID), pdf(FAKE_2, GRID)
     f, steepness = fit_1d(REAL_2, FAKE_2, PENALTY, "figure 2", device)
@@ -342,10 +333,11 @@ def figure_2(device: torch.device) -> tuple[Figure, dict]:
     right.set(title="What the generator gets", xlabel="x", yscale="log", ylim=(1e-12, 1e3))
     for axes in (left, right):
         axes.legend(fontsize=9)
+    figure.savefig(path, dpi=120)
     mean_of_q = (GRID - FAKE_2[0][1]).abs().argmin()
-    return figure, {"figure2_gradient_minimax": minimax[mean_of_q].item(),
-                    "figure2_gradient_non_saturating": non_saturating[mean_of_q].item(),
-                    "figure2_gradient_critic": steepness[mean_of_q].item()}
+    return {"figure2_gradient_minimax": minimax[mean_of_q].item(),
+            "figure2_gradient_non_saturating": non_saturating[mean_of_q].item(),
+            "figure2_gradient_critic": steepness[mean_of_q].item()}
 
 
 def noisy(points: Points) -> Points:
@@ -353,7 +345,7 @@ def noisy(points: Points) -> Points:
     return lambda count: (x := points(count)) + torch.randn_like(x)
 
 
-def figure_3(device: torch.device) -> tuple[Figure, dict]:
+def figure_3(path: Path, device: torch.device) -> dict:
     """Value surfaces of critics, clipped and penalized, the generator fixed; their estimates."""
     figure, results = Figure(figsize=(11, 9), layout="constrained"), {}
     line = torch.linspace(-3, 3, 150, device=device)
@@ -370,10 +362,10 @@ def figure_3(device: torch.device) -> tuple[Figure, dict]:
                 estimate = D(real(SAMPLES)).mean() - D(fake(SAMPLES)).mean()
             results[f"figure3_{title}".replace(", ", "_").replace(" ", "_")] = estimate.item()
             surface = axes.contourf(line.cpu(), line.cpu(), values - values.mean(), levels=12)
-            axes.set(aspect="equal", xticks=range(-3, 4), yticks=range(-3, 4))
-            axes.set_title(title, fontsize=11)
+            axes.set(title=title, aspect="equal", xticks=range(-3, 4), yticks=range(-3, 4))
             figure.colorbar(surface, ax=axes, shrink=0.9)
-    return figure, results
+    figure.savefig(path, dpi=120)
+    return results
 
 
 def layer_gradients(D: nn.Sequential, real: Tensor, fake: Tensor) -> list[float]:
@@ -390,22 +382,18 @@ def layer_gradients(D: nn.Sequential, real: Tensor, fake: Tensor) -> list[float]
             for gradient in torch.autograd.grad(a.sum(), outputs)]
 
 
-def figure_4(device: torch.device) -> tuple[Figure, dict]:
+def figure_4(path: Path, device: torch.device) -> dict:
     """The gradient's way through 12 hidden layers; the largest mean norm over the smallest."""
-    figure, results = Figure(figsize=(5.5, 3.8), layout="constrained"), {}
-    axes, real = figure.subplots(), partial(swiss_roll, device=device)
+    curves, results, real = {}, {}, partial(swiss_roll, device=device)
     fake = noisy(real)
-    axes.set_prop_cycle(color=COLORS)
     for limit, value in LAYERS:
         D = fit(mlp([2] + [64] * 12 + [1]).to(device), real, fake, STEPS_DEEP, 1e-3, limit, value,
                 "figure 4")
         norms = layer_gradients(D, real(SAMPLES), fake(SAMPLES))
-        axes.plot(range(1, 13), norms, linewidth=1, label=f"{limit} {value:g}")
+        curves[f"{limit} {value:g}"] = (range(1, 13), norms)
         results[f"figure4_ratio_{limit}_{value:g}"] = max(norms) / min(norms)
-    axes.set(xlabel="hidden layer", ylabel="mean norm of the gradient", yscale="log")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    return figure, results
+    common.save_curves({"": curves}, path, "hidden layer", "mean norm of the gradient", log=True)
+    return results
 
 
 # ---- run ----------------------------------------------------------------------------------------
@@ -417,19 +405,17 @@ FIGURES = {"figure1-one-dimension.png": figure_1, "figure2-two-gaussians.png": f
 def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     """All figures and results.json in the new folder `out`; return the results.
 
-    The files are written together at the end: a run that is stopped leaves nothing to resume.
+    The files come together at the end: a run that is stopped leaves nothing to resume.
     """
     out, device, start = Path(out), common.pick_device(options.device), time.perf_counter()
     common.require_new(out)
     print(f"{out} on {device}: figures 1 to 4, 18 critics to fit", flush=True)
-    figures, results = {}, {}
-    for name, make in FIGURES.items():
-        torch.manual_seed(options.seed)  # each figure depends on the seed alone
-        figures[name], numbers = make(device)
-        results |= numbers
-    out.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        figure.savefig(out / name, dpi=120)
+    results = {}
+    with TemporaryDirectory() as folder:
+        for name, make in FIGURES.items():
+            torch.manual_seed(options.seed)  # each figure depends on the seed alone
+            results |= make(Path(folder, name), device)
+        shutil.copytree(folder, out, dirs_exist_ok=True)
     return common.save_results(out, options, results, device, time.perf_counter() - start)
 
 

@@ -78,6 +78,7 @@ class Options:
     lr: float = option(1e-3, (1e-9, 10), "learning rate")
     train_size: int = option(0, (0, 10**9), "use the first N training and test images; 0: all")
     seed: int = option(0, (0, 4000), "of weights, minibatches and noise")
+    precision: str = option("full", ("full", "reduced"), "of training; reduced: where it is faster")
     device: str = option("auto", ("auto", "cpu", "cuda", "mps"), "auto is cuda, else cpu")
     dataset: str = option("MNIST", common.DATASETS, "images in DATA/DATASET/raw")
     data: str = option("data", (), "folder of the data set")
@@ -283,9 +284,6 @@ def smooth(values: Tensor) -> Tensor:
 # ---- run ----------------------------------------------------------------------------------------
 
 
-METRICS = ("critic_step", "c_loss", "train", "test")
-
-
 def epoch_batches(train_x: Tensor, test_x: Tensor, batch_size: int, seed: int, epoch: int,
                   critic_step: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Seed an epoch; return its minibatches, each with 50 test images, from that critic step on.
@@ -330,13 +328,16 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
         start, steps = time.perf_counter(), range(epoch * n, (epoch + 1) * n)
         batches = epoch_batches(train_x, test_x, options.batch_size, options.seed, epoch, len(log))
         losses = chain.from_iterable(train_epoch(G, C, opt_g, opt_c, batches, steps, n_c, n_b, low))
-        for _, *row in common.mean_losses(losses, range(bar.n, bar.total), epoch + 1, bar, every=1):
-            log.append(row)
-            bar.set_postfix_str("epoch {}/{}, loss {:.3f}, estimate {:.3f}, on test images {:.3f}"
-                                .format(epoch + 1, options.epochs, *row), refresh=False)
+        with common.training_precision(options.precision, G, C):
+            for _, *row in common.mean_losses(losses, range(bar.n, bar.total), epoch + 1, bar,
+                                              every=1):
+                log.append(row)
+                bar.set_postfix_str("epoch {}/{}, loss {:.3f}, estimate {:.3f}, on test {:.3f}"
+                                    .format(epoch + 1, options.epochs, *row), refresh=False)
         seconds += time.perf_counter() - start
         common.save_checkpoint(out, options, state, epoch=epoch + 1, log=log, seconds=seconds)
-        common.save_csv(METRICS, ([i, *row] for i, row in enumerate(log, 1)), out / "metrics.csv")
+        common.save_csv(("critic_step", "c_loss", "train", "test"),
+                        ([i, *row] for i, row in enumerate(log, 1)), out / "metrics.csv")
         draw(epoch + 1)
     bar.close()
 

@@ -124,6 +124,38 @@ def test_as_in_a_notebook(name, short, tmp_path, monkeypatch):
 
 
 @trained
+def test_reduced_precision_is_that_of_the_steps(name, short, monkeypatch):
+    """Of all networks, and of nothing else."""
+    run = short(name)
+    if "precision" not in run.script.Options.__dataclass_fields__:
+        return
+    networks, seen = [], set()
+    begin, mean_losses = common.begin, common.mean_losses
+
+    def begin_and_tell(out, options, state, *more, **numbers):
+        networks.extend(part for part in state.values() if isinstance(part, torch.nn.Module))
+        return begin(out, options, state, *more, **numbers)
+
+    def in_bf16() -> bool:
+        return all("forward" in vars(network) for network in networks
+                   if any(weight.dim() == 4 for weight in network.parameters()))
+
+    def watched(losses, *more, **every):
+        def look(row):
+            seen.add((torch.get_float32_matmul_precision(), in_bf16()))
+            return row
+        return mean_losses(map(look, losses), *more, **every)
+
+    monkeypatch.setattr(common, "begin", begin_and_tell)
+    monkeypatch.setattr(common, "mean_losses", watched)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    run("--epochs", "1", "--precision", "reduced")
+    assert seen == {("medium", True)}
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert not any("forward" in vars(network) for network in networks)
+
+
+@trained
 def test_half_of_the_classes_and_few_test_images(name, short, monkeypatch):
     """Five classes, and fewer test images than most data sets have."""
     run = short(name)
@@ -202,7 +234,7 @@ def test_ctrl_c_before_the_first_epoch(name, where, short, monkeypatch, capsys, 
         run.script.main(shlex.split(last.partition("To continue: ")[2])[2:])
         assert checkpoint(tmp_path / "run")["epoch"] == 1
     else:
-        assert last == "Interrupted; there was nothing to keep yet."
+        assert last == "Interrupted; there is nothing to continue."
         run("--epochs", "1")
 
 
@@ -506,7 +538,7 @@ def test_the_paper_can_be_pasted_into_an_empty_module(name):
 def test_shape(name):
     """Short, no bundles above the line, no script imports another."""
     text = (ROOT / f"{name}.py").read_text()
-    assert len(text.splitlines()) <= 450
+    assert len(text.splitlines()) <= 430
     for node in ast.walk(above_the_line(name)):
         if isinstance(node, (ast.FunctionDef, ast.Lambda)):
             names = {arg.arg for arg in [*node.args.args, *node.args.kwonlyargs]}

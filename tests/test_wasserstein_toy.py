@@ -21,7 +21,7 @@ REAL, FAKE = toy.REAL_1, toy.FAKE_1
 
 def sampled(mixture, count):
     """(count,)"""
-    return toy.numbers_from(mixture, CPU)(count)[:, 0]
+    return toy.numbers_from(mixture, count, CPU)[:, 0]
 
 
 def trained(limit, value, steps, lr, D, real, fake):
@@ -44,7 +44,7 @@ def test_pdf_and_cdf_against_scipy():
 
 def test_numbers_from_a_mixture_have_its_moments():
     mixture = ((0.3, -1.0, 0.5), (0.7, 2.0, 2.0))
-    numbers = toy.numbers_from(mixture, CPU)(400_000)
+    numbers = toy.numbers_from(mixture, 400_000, CPU)
     assert numbers.shape == (400_000, 1)
     x = numbers[:, 0]
     assert x.mean().item() == pytest.approx(0.3 * -1 + 0.7 * 2, abs=0.02)
@@ -322,19 +322,20 @@ def test_figures_and_their_numbers(run, monkeypatch):
     assert other["figure3_Swiss_roll_lambda_10"] != results["figure3_Swiss_roll_lambda_10"]
 
 
-def empty(device):
-    return Figure(), {"number": 1.5}
+def empty(path, device):
+    Figure().savefig(path, dpi=20)
+    return {"number": 1.5}
 
 
 def test_an_interrupted_run_leaves_nothing_in_the_way(monkeypatch, capsys, tmp_path):
-    def stopped(device):
+    def stopped(path, device):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(toy, "FIGURES", {"empty.png": empty, "stopped.png": stopped})
     with pytest.raises(SystemExit) as stop:
         toy.main(["--device", "cpu", "--out", str(tmp_path / "run")])
     assert stop.value.code == 130
-    assert "nothing to keep" in capsys.readouterr().err
+    assert "nothing to continue" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
