@@ -11,8 +11,9 @@
 2. The main job of binarygan.py, whole, with each schedule: CPU time of one thread, and quality.
 3. Steps a second of each script with one thread, with two threads that spin while they wait
    (PyTorch's default on Linux), and with two that sleep (OMP_WAIT_POLICY=passive, which the scripts
-   set; gan_toy.py sets one thread): alone, and beside a program that keeps one core busy. The last
-   column is the sum of two trainings with one thread each, as reproduce.py runs them.
+   set; gan_toy.py sets one thread): alone, and beside a program that keeps one core busy. Then the
+   sum of two trainings with one thread each, as reproduce.py runs them; and one thread in reduced
+   precision (gan_toy.py has none).
 """
 
 import importlib
@@ -47,7 +48,8 @@ THREADS = {  # number of programs, and what they are told
     "one thread": (1, {"OMP_NUM_THREADS": "1"}),
     "two that spin": (1, {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "active"}),
     "two that sleep": (1, {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}),
-    "two programs": (2, {"OMP_NUM_THREADS": "1"})}
+    "two programs": (2, {"OMP_NUM_THREADS": "1"}),
+    "one, reduced": (1, {"OMP_NUM_THREADS": "1", "PRECISION": "reduced"})}
 BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"  # ends with us
 
 
@@ -175,8 +177,11 @@ def be_measured(name: str) -> None:
     common.nearest = lambda queries, references: (  # of the scores before the first step
         torch.zeros(len(queries), dtype=torch.long), torch.zeros(len(queries)))
     os.chdir(HERE)  # where data/ is
+    options = replace(script.Options(), epochs=1000)
+    if "precision" in vars(options):
+        options = replace(options, precision=os.environ.get("PRECISION", "full"))
     with tempfile.TemporaryDirectory() as folder:
-        script.train(replace(script.Options(), epochs=1000), Path(folder) / "run")
+        script.train(options, Path(folder) / "run")
 
 
 def measure(programs: list[subprocess.Popen]) -> float:
