@@ -149,12 +149,13 @@ class StopWatch:
     Then it counts the steps of SECONDS, from the next one on, prints the rate, and stops it again.
     """
 
-    def __init__(self, *_, **__):
-        self.start, self.count = None, 0
+    def __init__(self, *_, total: int = 0, initial: int = 0, **__):
+        self.n, self.total, self.start, self.count = initial, total, None, 0
         os.kill(os.getpid(), signal.SIGSTOP)
 
     def update(self, count: int = 1) -> None:
         now = time.perf_counter()
+        self.n += count
         if self.start is None:
             self.start, self.count = now, 0
             return
@@ -164,7 +165,7 @@ class StopWatch:
             self.start = None
             os.kill(os.getpid(), signal.SIGSTOP)
 
-    def set_postfix_str(self, *_) -> None:
+    def set_postfix_str(self, *_, **__) -> None:
         pass
 
 

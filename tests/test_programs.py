@@ -10,6 +10,7 @@ import re
 import runpy
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ import torch
 from conftest import ROOT, SHORT, UNTRAINED, assert_same, checkpoint
 from PIL import Image
 
+import benchmark
 import common
 
 TRAINED = [name for name in SHORT if name not in UNTRAINED]
@@ -121,6 +123,27 @@ def test_as_in_a_notebook(name, short, tmp_path, monkeypatch):
     with pytest.raises(FileExistsError, match="is not empty; name a new folder, or continue"):
         script.train(options, tmp_path / "run")
     assert script.train(options, tmp_path / "run", resume=True).keys() == results.keys()
+
+
+@pytest.mark.parametrize("name", benchmark.SCRIPTS)
+def test_the_benchmark_can_measure_every_script(name, short, monkeypatch, tmp_path):
+    """Its bar is not tqdm's, so that what a script asks of its bar must be there, too."""
+    script, stops = short(name).script, []
+    for owner, what in ((script, "tqdm"), (script, "critic_steps"), (common, "nearest"),
+                        (sys, "stdout")):  # what it replaces, in a process of its own
+        monkeypatch.setattr(owner, what, getattr(owner, what, None), raising=False)
+
+    def kill(_, number):
+        stops.append(number)
+        if len(stops) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "kill", kill)
+    monkeypatch.setattr(benchmark, "SECONDS", 0)
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.be_measured(name)
+    assert stops == 3 * [signal.SIGSTOP]
 
 
 @trained
