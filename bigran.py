@@ -380,8 +380,8 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
         seconds += time.perf_counter() - start
         # E's deviation, an exponential, can be infinite where all weights are finite
         if not autoencode(E, G, train_x[:1000], options.seed).isfinite().all():
-            raise FloatingPointError(f"an autoencoding is not finite in epoch {epoch + 1}; earlier "
-                                     "epochs are kept")
+            raise FloatingPointError("a weight or an autoencoding is not finite in epoch "
+                                     f"{epoch + 1}; earlier epochs are kept")
         if (epoch + 1) % SCORE_EVERY == 0:
             scores.append(score_row(epoch + 1))
         common.save_checkpoint(out, options, state, epoch=epoch + 1, log=log, seconds=seconds,

@@ -500,7 +500,7 @@ def test_an_infinite_deviation_stops_the_run(data, monkeypatch, tmp_path):
     with pytest.raises(SystemExit) as stop:
         bigran.main(["--train-size", "32", "--batch-size", "32", "--lr-eg", "10", "--epochs", "1",
                      "--device", "cpu", "--out", str(out)])
-    assert stop.value.code == ("bigran.py: error: an autoencoding is not "
+    assert stop.value.code == ("bigran.py: error: a weight or an autoencoding is not "
                                "finite in epoch 1; earlier epochs are kept")
     assert checkpoint(out)["epoch"] == 0 and not (out / "samples" / "epoch-001.png").exists()
 
