@@ -290,6 +290,7 @@ def tsne(codes: Tensor, seed: int) -> Tensor:
 
 # ---- run ----------------------------------------------------------------------------------------
 
+
 def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     """Train in the new folder `out`, or continue the run that is there; return the results."""
     out, device = Path(out), common.pick_device(options.device)

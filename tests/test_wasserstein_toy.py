@@ -297,6 +297,8 @@ def test_figures_and_their_numbers(run, monkeypatch):
     for name in toy.FIGURES:
         Image.open(out / name).load()
     assert sorted(path.name for path in out.iterdir()) == sorted([*toy.FIGURES, "results.json"])
+    out.with_name("plain").mkdir()
+    assert out.stat().st_mode == out.with_name("plain").stat().st_mode  # others may read it
     assert results["figure1_w1"] == toy.wasserstein(REAL, FAKE)
     for i, penalty in enumerate((0.1, 1, 10, 100)):
         assert results["figure1_lambda"][i] == penalty
