@@ -11,8 +11,8 @@ turns b into one of A. D_B tells b from T_AB(a), D_A tells a from T_BA(b):
     (3)  both T minimize, times lambda,  E|T_BA(T_AB(a)) - a| + E|T_AB(T_BA(b)) - b|
 
 (3) is cycle consistency. The slides worry about "non-trivial permutations": T_AB may mix up modes,
-and T_BA undo it. Here A has eight modes on a circle, and B is A scaled, shifted or turned, so that
-we know the right mode for each point, and can count. A remedy, and the slides' speculation:
+and T_BA undo it. Here A has eight modes on a circle, and B is A scaled, shifted or turned: we know
+what is right, and can count. A remedy, and the slides' speculation:
 
     (4)  both T also minimize  E|T_AB(b) - b| + E|T_BA(a) - a|  (identity; section 5.2 of Zhu)
 
@@ -40,13 +40,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-if __name__ == "__main__":  # before torch: waiting threads that spin slow down all else
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks this small are slower with two
+if __name__ == "__main__":  # before torch: networks this small are slower with two threads
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import one_hot, softplus
 from tqdm import tqdm
 
 import common
@@ -61,12 +60,10 @@ IDENTITY, HYGIENE, RECONSTRUCTION = 5.0, 1.0, 10.0  # weights of (4), (6) and (7
 NOISE = 0.3  # standard deviation of what is added to the points that D sees
 FASTER = 5.0  # learning rate of D, S, R and H, over that of T
 RISE = 40  # epochs: lambda grows linearly until then; from then to twice as many, rates fall to 0
-STEPS_PER_EPOCH = 25
 SAMPLES = 2000  # points of A that the evaluation translates
-FRAME = 4  # epochs between two frames of training.gif
+STEPS_PER_EPOCH, FRAME = 25, 4  # epochs between two frames of training.gif
 METRICS = ("step", "d_loss", "t_loss", "cycle", "h_loss", "accuracy", "best_accuracy", "good_share")
-COLORS = ("black", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00",
-          "#CC79A7")  # Okabe and Ito's, for color-blind readers
+COLORS = "black #E69F00 #56B4E9 #009E73 #F0E442 #0072B2 #D55E00 #CC79A7".split()  # Okabe and Ito's
 
 
 @dataclass(frozen=True)
@@ -120,18 +117,18 @@ def draw(steps: int, batch_size: int, transform: str, generator: torch.Generator
 
 
 class MLP(nn.Module):
-    """An MLP for each seed, side by side: (seeds, N, sizes[0]) -> (seeds, N, sizes[-1]).
+    """An MLP for each seed, side by side: (seeds, N, inputs) -> (seeds, N, outputs).
 
-    All tensors have a leading dimension of seeds; no seed sees another. First weights as He et al.
+    No seed sees another. First weights as He et al.
     """
 
-    def __init__(self, sizes: list[int], generators: list[torch.Generator]):
+    def __init__(self, inputs: int, outputs: int, generators: list[torch.Generator]):
         super().__init__()
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for inputs, outputs in zip(sizes, sizes[1:]):
-            weight = torch.stack([torch.randn(inputs, outputs, generator=g) for g in generators])
-            self.weights.append(weight * math.sqrt(2 / inputs))
-            self.biases.append(torch.zeros(len(generators), 1, outputs))
+        for n, m in (inputs, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, outputs):
+            weight = torch.stack([torch.randn(n, m, generator=g) for g in generators])
+            self.weights.append(weight * math.sqrt(2 / n))
+            self.biases.append(torch.zeros(len(generators), 1, m))
 
     def forward(self, x: Tensor) -> Tensor:
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases)):
@@ -141,12 +138,11 @@ class MLP(nn.Module):
 
 def networks(method: str, generators: list[torch.Generator]) -> nn.ModuleDict:
     """T_AB, T_BA, D_A, D_B; with the inspector also S, H, and R, whose input is (S(x), domain)."""
-    code, hidden = CODE if method == "inspector" else 0, [HIDDEN, HIDDEN]
-    sizes = {"T_AB": [2, *hidden, 2], "T_BA": [2, *hidden, 2],
-             "D_A": [code + 2, *hidden, 1], "D_B": [code + 2, *hidden, 1]}
+    code = CODE if method == "inspector" else 0
+    sizes = {"T_AB": (2, 2), "T_BA": (2, 2), "D_A": (code + 2, 1), "D_B": (code + 2, 1)}
     if method == "inspector":
-        sizes |= {"S": [2, *hidden, CODE], "R": [CODE + 1, *hidden, 2], "H": [CODE, *hidden, 1]}
-    return nn.ModuleDict({name: MLP(size, generators) for name, size in sizes.items()})
+        sizes |= {"S": (2, CODE), "R": (CODE + 1, 2), "H": (CODE, 1)}
+    return nn.ModuleDict({name: MLP(*size, generators) for name, size in sizes.items()})
 
 
 # ---- objectives: each gives one loss for each seed, (seeds,) ------------------------------------
@@ -266,10 +262,10 @@ def train_epoch(nets: nn.ModuleDict, opt: dict[str, torch.optim.Optimizer],
 
 def kind(permutation: list[int]) -> str:
     """What the permutation of the circle's modes is: identity, rotation, mirror or other."""
-    first, order = permutation[0], range(MODES)
-    if permutation == [(first + i) % MODES for i in order]:
-        return "rotation" if first else "identity"
-    return "mirror" if permutation == [(first - i) % MODES for i in order] else "other"
+    steps = {(after - mode) % MODES for mode, after in zip(permutation, permutation[1:])}
+    if steps == {1}:
+        return "rotation" if permutation[0] else "identity"
+    return "mirror" if steps == {MODES - 1} else "other"
 
 
 @torch.no_grad()
@@ -288,16 +284,13 @@ def evaluate(T_AB: nn.Module, T_BA: nn.Module, transform: str) -> tuple[dict, Te
     fake_b = T_AB(a)
     away = torch.cdist(fake_b, centers(transform)[1].to(device).expand(seeds, -1, -1)).cpu()
     spread = SPREAD * (SCALE if transform == "scaled" else 1)
-    scores = {"accuracy": [], "best_accuracy": [], "permutation": [], "good_share": [],
-              "cycle_error": distance(T_BA(fake_b), a).tolist()}
-    for nearest, good in zip(away.argmin(2), away.amin(2) < 3 * spread):
-        table = torch.bincount(MODES * mode + nearest, minlength=MODES**2).view(MODES, MODES)
-        best = linear_sum_assignment(table, maximize=True)[1].tolist()
-        scores["accuracy"].append(table.trace().item() / SAMPLES)
-        scores["best_accuracy"].append(table[range(MODES), best].sum().item() / SAMPLES)
-        scores["permutation"].append(kind(best))
-        scores["good_share"].append(good.float().mean().item())
-    return scores, fake_b.cpu()
+    tables = one_hot(mode, MODES).T @ one_hot(away.argmin(2), MODES)  # points from and to a mode
+    best = [linear_sum_assignment(table, maximize=True) for table in tables]
+    return {"accuracy": [table.trace().item() / SAMPLES for table in tables],
+            "best_accuracy": [t[pairs].sum().item() / SAMPLES for t, pairs in zip(tables, best)],
+            "permutation": [kind(modes.tolist()) for _, modes in best],
+            "good_share": (away.amin(2) < 3 * spread).float().mean(1).tolist(),
+            "cycle_error": distance(T_BA(fake_b), a).tolist()}, fake_b.cpu()
 
 
 def save_maps(scores: dict, fake_b: Tensor, transform: str, path: Path, first: int, title: str = "",
@@ -357,8 +350,7 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
         (row,) = common.mean_losses((loss.mean(1) for loss in losses), steps, epoch + 1, bar)
         scores, fake_b = evaluate(T_AB, T_BA, transform)
         log.append([*row, *(fmean(scores[name]) for name in METRICS[5:])])
-        bar.set_postfix_str(f"epoch {epoch + 1}/{options.epochs}, accuracy {log[-1][5]:.2f}, of "
-                            f"the best permutation {log[-1][6]:.2f}")
+        bar.set_postfix_str(f"epoch {epoch + 1}/{options.epochs}, accuracy {log[-1][5]:.2f}")
         seconds += time.perf_counter() - start
         common.save_checkpoint(out, options, state, epoch=epoch + 1, log=log, seconds=seconds)
         common.save_csv(METRICS, log, out / "metrics.csv")
@@ -372,8 +364,7 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     panels = {"losses": dict(curves[:4]), "shares of translated points": dict(curves[4:])}
     common.save_curves(panels, out / "losses.png", "step")
     common.save_gif((out / "samples").glob("epoch-*.png"), out / "training.gif", 30, in_color=True)
-    means = {f"{name}_mean": fmean(values) for name, values in scores.items()
-             if name != "permutation"}
+    means = {f"{name}_mean": fmean(scores[name]) for name in (*METRICS[5:], "cycle_error")}
     return common.save_results(out, options, means | scores | {"inspector_loss": log[-1][4]},
                                device, seconds)
 

@@ -61,13 +61,13 @@ def test_turned_is_a_rotation_by_two_modes_and_a_half():
 
 
 def test_networks_are_plain_mlps_side_by_side():
-    net = toy.MLP([2, 5, 3], generators(4, 5))
+    net = toy.MLP(2, 3, generators(4, 5))
     x = torch.randn(2, 7, 2)
     for seed in (0, 1):
         w, b = ([p[seed] for p in group] for group in (net.weights, net.biases))
-        expected = (x[seed] @ w[0] + b[0]).relu() @ w[1] + b[1]
-        assert torch.allclose(net(x)[seed], expected, atol=1e-6)
-    wide = toy.MLP([200, 300], generators(0))
+        expected = ((x[seed] @ w[0] + b[0]).relu() @ w[1] + b[1]).relu() @ w[2] + b[2]
+        assert torch.allclose(net(x)[seed], expected, atol=1e-5)
+    wide = toy.MLP(200, 1, generators(0))
     assert wide.weights[0].std().item() == pytest.approx(math.sqrt(2 / 200), rel=0.02)
 
 
@@ -106,7 +106,7 @@ def test_identity_loss_is_what_a_permutation_pays():
 
 
 def test_losses_against_their_definitions():
-    real, fake, D = torch.randn(2, 9, 2), torch.randn(2, 9, 2), toy.MLP([2, 4, 1], generators(0, 1))
+    real, fake, D = torch.randn(2, 9, 2), torch.randn(2, 9, 2), toy.MLP(2, 1, generators(0, 1))
     p, q = D(real).sigmoid(), D(fake).sigmoid()
     expected = -(p.log() + (1 - q).log()).mean((1, 2))
     assert torch.allclose(toy.discriminator_loss(D, real, fake), expected, atol=1e-6)
