@@ -11,8 +11,7 @@
 
     python reproduce.py infogan --list         the trainings, a command a line, as anyone would type
     python reproduce.py infogan --jobs 4       four at a time, one thread and one log each
-    python reproduce.py infogan --only seed0 -- --epochs 1
-                                               some of them; what follows -- goes to each
+    python reproduce.py infogan --only seed0 -- --epochs 1     some; what follows -- goes to each
 
 What is finished stays, what was stopped is resumed by the same command. Figures and table are of
 what there is, so a part of the list may run elsewhere, in GNU parallel or a job array, first.
@@ -20,7 +19,6 @@ what there is, so a part of the list may run elsewhere, in GNU parallel or a job
 
 import argparse
 import json
-import math
 import os
 import re
 import shlex
@@ -39,6 +37,7 @@ import cbigan
 import common
 import gan_toy
 import infogan
+import recurrent_disc
 import recurrent_disc_toy
 import wgan_gp_binary_seed as seeds
 
@@ -64,16 +63,15 @@ BINARYGAN = {
 def binarygan_figures(runs: Runs, out: Path) -> None:
     """Figures 3 to 8, each where all its runs are there; samples and preactivated outputs."""
     def drawn(names: dict[str, str]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        return {title: samples(runs[name][1]) for title, name in names.items()
-                } if {*names.values()} <= runs.keys() else {}
-
-    def samples(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
-        saved = common.read_checkpoint(folder)
-        options = binarygan.Options(**saved["options"])
-        G = binarygan.generator(options.arch, options.norm)
-        G.load_state_dict(saved["G"])
-        return binarygan.sample(G, binarygan.SAMPLES, options.anneal ** (saved["epoch"] - 1),
-                                options.neuron, options.seed)
+        panels = {}
+        for title, name in names.items() if {*names.values()} <= runs.keys() else ():
+            saved = common.read_checkpoint(runs[name][1])
+            options = binarygan.Options(**saved["options"])
+            G = binarygan.generator(options.arch, options.norm)
+            G.load_state_dict(saved["G"])
+            panels[title] = binarygan.sample(G, binarygan.SAMPLES, options.anneal ** (
+                saved["epoch"] - 1), options.neuron, options.seed)
+        return panels
 
     def side_by_side(chosen: dict, name: str, across: int) -> None:
         panels = {}
@@ -111,15 +109,14 @@ def gan_toy_figures(runs: Runs, out: Path) -> None:
     """D's surface and last samples with seed 0; the modes found over training."""
     surfaces, modes = {}, {}
     for results, folder in runs.values():
-        saved, objective, seed = (common.read_checkpoint(folder), results["objective"],
-                                  results["seed"])
-        if seed == 0:
+        saved, objective = common.read_checkpoint(folder), results["objective"]
+        if results["seed"] == 0:
             G, D = gan_toy.generator(), gan_toy.discriminator()
             G.load_state_dict(saved["G"])
             D.load_state_dict(saved["D"])
-            surfaces[objective] = (D, gan_toy.sample(G, 1000, seed))
+            surfaces[objective] = (D, gan_toy.sample(G, 1000, 0))
         steps, _, _, _, found, *_ = zip(*saved["log"])
-        modes.setdefault(objective, {})[f"seed {seed}"] = (steps, found)
+        modes.setdefault(objective, {})[f"seed {results['seed']}"] = (steps, found)
     if surfaces:
         gan_toy.save_surfaces(surfaces, out / "figure-objectives.png")
     common.save_curves(modes, out / "figure-modes.png", "generator step", "modes found, of 8")
@@ -134,8 +131,7 @@ SEARCH = {  # the pairs that the claims compare come first, and with three seeds
                                  f"--seed {seed}"
     for n_c, n_b, seed in (
         *((*pair, seed) for seed in (0, 1, 2) for pair in SELECTION),
-        *((n_c, n_b, 0) for n_c in DIMS for n_b in DIMS
-          if n_c + n_b > 0 and (n_c, n_b) not in SELECTION))}
+        *((n_c, n_b, 0) for n_c in DIMS for n_b in DIMS if n_c + n_b > 0))}
 
 
 def search_figures(runs: Runs, out: Path) -> None:
@@ -152,12 +148,11 @@ def search_figures(runs: Runs, out: Path) -> None:
                            log=True)
 
     dims = sorted({n for pair in found for n in pair})
-    size = 2 + 0.5 * len(dims)
-    figure = Figure(figsize=(2 * size + 1, size), layout="constrained")
+    figure = Figure(figsize=(5 + len(dims), 2 + len(dims) / 2), layout="constrained")
     for axes, (name, title) in zip(figure.subplots(1, 2), (
             ("wasserstein_train", "last 200 critic steps of the training"),
             ("wasserstein_train_final", "final critic steps, G frozen"))):
-        cells = torch.full((len(dims), len(dims)), math.nan)  # [n_b, n_c]
+        cells = torch.full((len(dims), len(dims)), float("nan"))  # [n_b, n_c]
         for (n_c, n_b), (results, _) in found.items():
             i, j = dims.index(n_b), dims.index(n_c)
             cells[i, j] = results[name]
@@ -224,11 +219,9 @@ def toy_figures(runs: Runs, out: Path) -> None:
     """Figure 3 with a curve for each seed."""
     rows = [results for results, _ in runs.values()]
     depths = range(1, rows[0]["set_size"] + 1)
-    panels = {title: {f"seed {row['seed']}": (depths, row[name]) for row in rows}
-              for title, name in (("mean output for all sets", "mean_by_k"),
-                                  ("largest error for any set", "worst_error_by_k"))}
-    panels["mean output for all sets"]["exact"] = (
-        depths, [recurrent_disc_toy.likelihood(k) for k in depths])
+    panels = {name: {f"seed {row['seed']}": (depths, row[name]) for row in rows}
+              for name in ("mean_by_k", "worst_error_by_k")}
+    panels["mean_by_k"]["exact"] = depths, [recurrent_disc_toy.likelihood(k) for k in depths]
     common.save_curves(panels, out / "figure3-seeds.png", "k, samples read")
 
 
@@ -238,9 +231,7 @@ RECURRENT = {f"k{k}-seed{seed}": f"--set-size {k} --epochs 10 --batch-size 64 --
 
 def recurrent_figures(runs: Runs, out: Path) -> None:
     """Figures 4 to 6, and the paper's claim as numbers: digits, and KL, against k."""
-    import recurrent_disc
-
-    panels = {}
+    panels, rows = {}, [results for results, _ in runs.values()]
     for results, folder in runs.values():
         if results["seed"] == 0:
             G = recurrent_disc.generator()
@@ -248,24 +239,12 @@ def recurrent_figures(runs: Runs, out: Path) -> None:
             panels[f"k = {results['set_size']}"] = recurrent_disc.sample(G, 100, 0)
     if panels:
         common.save_panels(panels, out / "figures4-6.png", len(panels), columns=10)
-
-    rows = [results for results, _ in runs.values()]
-    sizes = sorted({row["set_size"] for row in rows})
     figure = Figure(figsize=(9, 3.8), layout="constrained")
-    for axes, (name, title) in zip(figure.subplots(1, 2), (
-            ("digits", "digits with at least 2% of the samples"),
-            ("kl", "KL(class distribution || training set's)"))):
-        values = [[row[name] for row in rows if row["set_size"] == k] for k in sizes]
-        axes.vlines(sizes, [min(v) for v in values], [max(v) for v in values], "C0", linewidth=5,
-                    alpha=0.3, label="range")
-        axes.plot(sizes, [fmean(v) for v in values], "C0_-", markersize=16, label="mean")
-        for k, of_k in zip(sizes, values):
-            axes.plot([k] * len(of_k), of_k, "C1o", markersize=4)
-        axes.plot([], [], "C1o", markersize=4, label="one seed")
-        axes.set(title=title, xlabel="k, images in a set", xticks=sizes,
-                 ylim=(0, 1.1 * max(map(max, values))))
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+    for axes, name in zip(figure.subplots(1, 2), ("digits", "kl")):
+        axes.plot([row["set_size"] + (row["seed"] - 1) / 20 for row in rows],
+                  [row[name] for row in rows], "o")
+        axes.set(title=f"{name}, a dot each seed", xlabel="k, images in a set", xticks=(1, 2, 4),
+                 ylim=(0, None))
     figure.savefig(out / "digits-by-k.png", dpi=120)
 
 
@@ -285,15 +264,13 @@ def cycle_figures(runs: Runs, out: Path) -> None:
     for axes, transform in zip(figure.subplots(1, len(transforms), squeeze=False).flat, transforms):
         for x, method in enumerate(METHODS):
             if results := runs.get(f"{transform}-{method}", ({}, None))[0]:
-                spread = [x + 0.06 * (i - (results["seeds"] - 1) / 2)
-                          for i in range(results["seeds"])]
-                axes.plot(spread, results["best_accuracy"], "o", color="#E69F00", fillstyle="none",
-                          markersize=8)
-                axes.plot(spread, results["accuracy"], "o", color="#0072B2", markersize=4)
+                seeds_at = torch.linspace(x - 0.15, x + 0.15, results["seeds"])
+                axes.plot(seeds_at, results["best_accuracy"], "o", color="#E69F00",
+                          fillstyle="none", markersize=8)
+                axes.plot(seeds_at, results["accuracy"], "o", color="#0072B2", markersize=4)
         axes.axhline(1 / 8, color="gray", linestyle=":", linewidth=1)  # chance
-        axes.set(title=f"B is A {transform}", ylim=(-0.05, 1.05), xlim=(-0.5, 3.5),
-                 xticks=range(len(METHODS)))
-        axes.set_xticklabels([name.replace("-", "\n") for name in METHODS], fontsize=8)
+        axes.set(title=f"B is A {transform}", ylim=(-0.05, 1.05), xticks=range(len(METHODS)),
+                 xticklabels=[name.replace("-", "\n") for name in METHODS])
     figure.savefig(out / "figure-accuracy.png", dpi=110)
 
 
@@ -339,21 +316,18 @@ def run_all(commands: dict[str, list[str]], more: list[str], out: Path, jobs: in
     for name, command in commands.items():
         log = out / f"{name}.log"
         if log.exists() and log.read_text().partition("\n")[0] != shlex.join(command):
-            raise ValueError(f"--out: {log} begins with another command than this one's: "
-                             f"{shlex.join(command)}")
+            raise ValueError(f"--out: {log} begins with another command; name another folder")
     waiting = [name for name in commands if not (out / name / "results.json").exists()]
     running, failed = {}, []
     try:
-        with tqdm(total=len(commands), initial=len(commands) - len(waiting),
-                  unit=" trainings") as bar:
+        with tqdm(total=len(commands), initial=len(commands) - len(waiting), unit=" runs") as bar:
             while waiting or running:
                 while waiting and len(running) < jobs:
                     name = waiting.pop(0)
                     running[name] = start(commands[name], more, out, name)
                     bar.set_postfix_str(", ".join(running))
                 time.sleep(0.2)
-                for name in [name for name, process in running.items()
-                             if process.poll() is not None]:
+                for name in [n for n, process in running.items() if process.poll() is not None]:
                     if running.pop(name).returncode:
                         failed.append(name)
                         last = (out / f"{name}.log").read_text().strip().splitlines()[-1]
@@ -371,10 +345,9 @@ def start(command: list[str], more: list[str], out: Path, name: str) -> subproce
     _, script, *options = command
     if (out / name / "checkpoint.pt").exists():
         options = ["--resume", str(out / name), *more]
-    path = out / f"{name}.log"
-    if not path.exists():
-        path.write_text(shlex.join(command) + "\n")
-    with open(path, "a") as log:
+    with open(out / f"{name}.log", "a") as log:
+        if not log.tell():
+            print(shlex.join(command), file=log, flush=True)
         return subprocess.Popen(
             [sys.executable, "-c", WATCHED, str(Path(__file__).parent / script), *options],
             stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
@@ -382,23 +355,21 @@ def start(command: list[str], more: list[str], out: Path, name: str) -> subproce
 
 
 def save_tables(runs: Runs, shown: tuple[str, ...], out: Path) -> None:
-    """results.csv, a row a run, whose columns `shown` are printed; summary.csv, over the seeds."""
+    """results.csv, a row a run; of the columns `shown`, print them and write summary.csv."""
     rows = [{"run": name} | results for name, (results, _) in runs.items()]
     names = list(dict.fromkeys(name for row in rows for name in row))  # in order, each once
     common.save_csv(names, ([row.get(name) for name in names] for row in rows), out / "results.csv")
     groups, lines = {}, []
-    for row in rows:
-        groups.setdefault(row["run"].partition("-seed")[0], []).append(row)
     print(f"\n{'run':32}", *(f"{name:>14.14}" for name in shown))
     for row in rows:
+        groups.setdefault(row["run"].partition("-seed")[0], []).append(row)
         print(f"{row['run']:32}", *(f"{row[name]:14.4g}" for name in shown))
     print("\nMean (lowest to highest) of the seeds")
     for group, of_group in groups.items():
-        for name in [name for name in names if isinstance(of_group[0].get(name), (int, float))]:
+        for name in shown:
             values = [row[name] for row in of_group]
             lines.append([name, group, fmean(values), min(values), max(values)])
-            if name in shown:
-                print("{:32}{:20}{:10.4g} ({:.4g} to {:.4g})".format(*lines[-1]))
+            print("{:32}{:20}{:10.4g} ({:.4g} to {:.4g})".format(*lines[-1]))
     common.save_csv(("number", "run", "mean", "lowest", "highest"), lines, out / "summary.csv")
 
 
@@ -414,8 +385,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, metavar="N", help="trainings at a time (default: "
                         "the number of cores, 1 on a GPU)",
                         default=1 if torch.cuda.is_available() else os.cpu_count())
-    parser.add_argument("--only", metavar="REGEX", default="",
-                        help="runs in whose name it is found")
+    parser.add_argument("--only", metavar="REGEX", default="", help="in the names of some runs")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/paper/PAPER")
     args = parser.parse_args(argv)
     out = args.out or Path("runs", "paper", args.paper)
@@ -443,8 +413,7 @@ def main(argv: list[str] | None = None) -> None:
         save_tables(runs, shown, out)
     print(f"Figures and tables: {out}")
     if failed:
-        sys.exit(f"reproduce.py: error: {len(failed)} of {len(commands)} trainings failed: "
-                 f"{', '.join(failed)}; see their logs in {out}")
+        sys.exit(f"reproduce.py: error: failed, as their logs in {out} say: {', '.join(failed)}")
 
 
 if __name__ == "__main__":
