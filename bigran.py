@@ -77,8 +77,7 @@ class Options:
     decay_eg: float = option(0.0, (0, 1), "the same for E and G")
     beta1: float = option(0.5, (0, 0.9999), "of Adam, in both optimizers")
     l1: float = option(1e-6, (0, 1), "weight of the L1 norm of the weights in both losses")
-    average: float = option(0.9999, (0, 1), "decay, per step, of the moving average of the weights "
-                            "of E and G, for pictures and numbers; 0: the weights themselves")
+    average: float = option(0.9999, (0, 1), "decay per step of the EMA of E and G; 0: no average")
     train_size: int = option(0, (0, 10**9), "use the first N training and test images; 0: all")
     seed: int = option(0, (0, 4000), "of weights, minibatches and noise")
     precision: str = option("full", ("full", "reduced"), "of training; reduced: where it is faster")

@@ -34,6 +34,7 @@ Where this differs from the paper or the authors' code (see docs/binarygan.md)
 - Initial weights are PyTorch's; the authors' are from a truncated normal distribution of 0.02.
 - We train on the 60,000 training images; the authors on all 70,000.
 - From the authors' code: the size of z, LeakyReLU's slope, Adam's settings, the critic's schedule.
+- The default for SBN and real is a short schedule, as good; theirs is --schedule paper.
 - Equations 6 and 7 have no slope; the authors' code never anneals it (--anneal 1); real has none.
 - Figure 4 has p in equal bins; the paper's has 8-bit pictures of p, whose last bin is p = 1.
 """
@@ -59,7 +60,7 @@ LATENT = 128  # numbers in z; from the authors' code
 PENALTY = 10.0  # lambda of the gradient penalty; Gulrajani et al. 2017
 CLIP = 0.01  # bound on D's weights with the wgan objective; Arjovsky et al. 2017
 SAMPLES = 10_000  # generated images that the evaluation counts
-SCHEDULES = {  # options that are not given; "short" is measured in docs/binarygan.md
+SCHEDULES = {  # options that are not given; docs/binarygan.md compares the two
     "paper": {"epochs": 20, "batch_size": 64, "lr": 1e-4, "lr_decay": 1.0, "anneal": 1.1},
     "short": {"epochs": 5, "batch_size": 128, "lr": 3e-3, "lr_decay": 0.6, "anneal": 1.2}}
 
@@ -73,7 +74,7 @@ class Options:
     objective: str = option("wgan-gp", ("gan", "wgan", "wgan-gp"), "what D and G minimize")
     arch: str = option("mlp", ("mlp", "cnn"), "networks")
     norm: str = option("none", ("none", "batch"), "batch normalization in G (with gan in D, too)")
-    schedule: str = option("paper", (*SCHEDULES,), "D's steps, and what is 0 of the next five")
+    schedule: str = option("auto", ("auto", *SCHEDULES), "D's steps and what is 0 of the next five")
     epochs: int = option(0, (0, 10**6), "an epoch has a generator step for each minibatch")
     batch_size: int = option(0, (2, 60_000), "images in a minibatch")
     lr: float = option(0.0, (1e-9, 10), "learning rate")
@@ -87,8 +88,12 @@ class Options:
     data: str = option("data", (), "folder of the data set")
 
     def __post_init__(self):
+        if self.schedule == "auto":  # short where fresh seeds found it as good
+            good = (self.objective, self.arch, self.norm) == ("wgan-gp", "mlp", "none")
+            schedule = "short" if good and self.neuron != "dbn" else "paper"
+            object.__setattr__(self, "schedule", schedule)  # frozen otherwise
         for name, value in SCHEDULES.get(self.schedule, {}).items():
-            object.__setattr__(self, name, getattr(self, name) or value)  # frozen otherwise
+            object.__setattr__(self, name, getattr(self, name) or value)
         common.check_options(self)
         if (self.device, self.arch, self.objective) == ("mps", "cnn", "wgan-gp"):
             raise ValueError("--device: mps has no second derivative of max pooling; accepted: cpu")

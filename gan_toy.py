@@ -55,9 +55,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-if __name__ == "__main__":  # before torch: waiting threads that spin slow down all else
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks this small are slower with two
+if __name__ == "__main__":  # before torch: networks this small are slower with two threads
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from torch import Tensor, nn
@@ -86,8 +85,7 @@ class Options:
     epochs: int = option(120, (1, 10**6), f"an epoch is {STEPS_PER_EPOCH} generator steps")
     batch_size: int = option(256, (1, 10**6), "points in a minibatch")
     lr: float = option(0.0, (0, 10), "learning rate; 0: the objective's best, 3e-4 or 1e-3")
-    critic_steps: int = option(0, (0, 1000), "steps of D before each step of G; 0: the "
-                               "objective's best, 1 or 5")
+    critic_steps: int = option(0, (0, 1000), "steps of D before each of G; 0: the best, 1 or 5")
     seed: int = option(0, (0, 4000), "of weights, points and noise")
     device: str = option("auto", ("auto", "cpu", "cuda", "mps"), "auto is cuda, else cpu")
 

@@ -74,8 +74,7 @@ class Options:
 
     script = "recurrent_disc.py"
     set_size: int = option(4, (1, 60_000), "k: images in a set")
-    epochs: int = option(10, (1, 10**6), "an epoch is 1,000 generator steps, not a pass through "
-                         "the data")
+    epochs: int = option(10, (1, 10**6), "an epoch is 1,000 generator steps")
     batch_size: int = option(64, (1, 60_000), "images in a minibatch, a multiple of the set size")
     train_size: int = option(0, (0, 10**9), "use the first N training and test images; 0: all")
     seed: int = option(0, (0, 4000), "of weights, minibatches and noise")

@@ -53,9 +53,8 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-if __name__ == "__main__":  # before torch: waiting threads that spin slow down all else
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks this small are slower with two
+if __name__ == "__main__":  # before torch: networks this small are slower with two threads
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from torch import Tensor, nn

@@ -383,7 +383,8 @@ def test_each_player_leaves_the_other_alone(monkeypatch, objective):
         assert history[0][2]["0.weight"].abs().max() > 0.01
 
 
-@pytest.mark.parametrize("options, factor", [([], 1.1), (["--anneal", "1"], 1.0)])
+@pytest.mark.parametrize("options, factor", [
+    ([], 1.2), (["--schedule", "paper"], 1.1), (["--anneal", "1"], 1.0)])
 def test_slope_is_annealed_epoch_by_epoch(short, monkeypatch, options, factor):
     slopes, neuron = [], binarygan.binary_neuron
     run = short("binarygan")
@@ -402,8 +403,16 @@ def test_a_schedule_is_what_is_not_given(name, other):
     for key, value in binarygan.SCHEDULES[other].items():
         options = binarygan.Options(schedule=name, **{key: value})
         assert {key: getattr(options, key) for key in row} == row | {key: value}
-    with pytest.raises(ValueError, match="--schedule: 'long' is not one of paper, short"):
+    with pytest.raises(ValueError, match="--schedule: 'long' is not one of auto, paper, short"):
         binarygan.Options(schedule="long")
+
+
+@pytest.mark.parametrize("options, schedule", [
+    ({}, "short"), ({"neuron": "real"}, "short"), ({"neuron": "dbn"}, "paper"),
+    ({"objective": "wgan"}, "paper"), ({"arch": "cnn"}, "paper"), ({"norm": "batch"}, "paper"),
+    ({"schedule": "paper"}, "paper"), ({"neuron": "dbn", "schedule": "short"}, "short")])
+def test_the_short_schedule_is_the_default_where_it_was_found_as_good(options, schedule):
+    assert binarygan.Options(**options).schedule == schedule
 
 
 def test_short_schedule_lets_the_rate_fall_also_in_a_run_that_goes_on(short, monkeypatch):
