@@ -178,7 +178,7 @@ def be_measured(name: str) -> None:
     common.nearest = lambda queries, references: (  # of the scores before the first step
         torch.zeros(len(queries), dtype=torch.long), torch.zeros(len(queries)))
     os.chdir(HERE)  # where data/ is
-    options = replace(script.Options(), epochs=1000)
+    options = script.Options(**{"schedule": "paper"} if name == "binarygan" else {}, epochs=1000)
     if "precision" in vars(options):
         options = replace(options, precision=os.environ.get("PRECISION", "full"))
     with tempfile.TemporaryDirectory() as folder:

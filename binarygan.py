@@ -11,7 +11,7 @@ sees them. With x the output of G's last layer and p = sigmoid(slope x) the "pre
     stochastic (SBN)      1 if p > v, else 0, v uniform on [0, 1]         equation 7
 
 A step function has no useful gradient, so the backward pass takes that of p instead: the
-sigmoid-adjusted straight-through estimator of section 2.3. The slope is multiplied by 1.1 after
+sigmoid-adjusted straight-through estimator of section 2.3. The slope grows by a factor, 1.1, after
 every epoch, so that p comes closer to the step function ("slope annealing", section 4.2).
 
 The objective (equations 3 to 5), D without a sigmoid, real images x, fake images G(z):
@@ -33,8 +33,8 @@ Where this differs from the paper or the authors' code (see docs/binarygan.md)
 - Every critic step has its own minibatch and noise; the authors reuse both until G has made a step.
 - Initial weights are PyTorch's; the authors' are from a truncated normal distribution of 0.02.
 - We train on the 60,000 training images; the authors on all 70,000.
-- From the authors' code: the size of z, LeakyReLU's slope, Adam's settings, the critic's schedule.
-- The default for SBN and real is a short schedule, as good; theirs is --schedule paper.
+- From the authors' code: size of z, LeakyReLU's slope, Adam's settings, --schedule paper's critic.
+- SBN and real have a short schedule, found as good; the paper's is --schedule paper.
 - Equations 6 and 7 have no slope; the authors' code never anneals it (--anneal 1); real has none.
 - Figure 4 has p in equal bins; the paper's has 8-bit pictures of p, whose last bin is p = 1.
 """
@@ -89,9 +89,9 @@ class Options:
 
     def __post_init__(self):
         if self.schedule == "auto":  # short where fresh seeds found it as good
-            good = (self.objective, self.arch, self.norm) == ("wgan-gp", "mlp", "none")
-            schedule = "short" if good and self.neuron != "dbn" else "paper"
-            object.__setattr__(self, "schedule", schedule)  # frozen otherwise
+            usual = self.objective, self.arch, self.norm, self.train_size
+            short = self.neuron != "dbn" and usual == ("wgan-gp", "mlp", "none", 0)
+            object.__setattr__(self, "schedule", "short" if short else "paper")  # frozen otherwise
         for name, value in SCHEDULES.get(self.schedule, {}).items():
             object.__setattr__(self, name, getattr(self, name) or value)
         common.check_options(self)

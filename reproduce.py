@@ -85,9 +85,8 @@ def binarygan_figures(runs: Runs, out: Path) -> None:
                                   out / "figure4-histograms.png")
         common.save_panels(binarygan.binarizations(neurons["real"][1][:64], 0),
                            out / "figure5-binarized.png", 3)
-    titles = {k + suffix: f"sbn-{v}-mlp-{norm}-seed0" for suffix, norm in (
-        ("", "none"), (", batch norm", "batch")) for k, v in OBJECTIVES.items()}
-    if objectives := drawn(titles):
+    if objectives := drawn({k + suffix: f"sbn-{v}-mlp-{norm}-seed0" for suffix, norm in (
+            ("", "none"), (", batch norm", "batch")) for k, v in OBJECTIVES.items()}):
         common.save_panels({k: objectives[k][0][:64] for k in ("GAN", "WGAN")},
                            out / "figure6-gan-wgan.png", 2)
         side_by_side(objectives, "figure8-objectives.png", 4)
@@ -270,7 +269,7 @@ def cycle_figures(runs: Runs, out: Path) -> None:
                 axes.plot(seeds_at, results["accuracy"], "o", color="#0072B2", markersize=4)
         axes.axhline(1 / 8, color="gray", linestyle=":", linewidth=1)  # chance
         axes.set(title=f"B is A {transform}", ylim=(-0.05, 1.05), xticks=range(len(METHODS)),
-                 xticklabels=[name.replace("-", "\n") for name in METHODS])
+                 xticklabels=[name.replace("-", "\n") for name in METHODS], xlim=(-0.5, 3.5))
     figure.savefig(out / "figure-accuracy.png", dpi=110)
 
 
@@ -355,8 +354,9 @@ def start(command: list[str], more: list[str], out: Path, name: str) -> subproce
 
 
 def save_tables(runs: Runs, shown: tuple[str, ...], out: Path) -> None:
-    """results.csv, a row a run; of the columns `shown`, print them and write summary.csv."""
-    rows = [{"run": name} | results for name, (results, _) in runs.items()]
+    """results.csv, a row a run; summary.csv, over the seeds; the columns `shown` are printed."""
+    rows = [{"run": name} | {k: float("nan") if v is None else v for k, v in results.items()}
+            for name, (results, _) in runs.items()]
     names = list(dict.fromkeys(name for row in rows for name in row))  # in order, each once
     common.save_csv(names, ([row.get(name) for name in names] for row in rows), out / "results.csv")
     groups, lines = {}, []
@@ -366,10 +366,11 @@ def save_tables(runs: Runs, shown: tuple[str, ...], out: Path) -> None:
         print(f"{row['run']:32}", *(f"{row[name]:14.4g}" for name in shown))
     print("\nMean (lowest to highest) of the seeds")
     for group, of_group in groups.items():
-        for name in shown:
+        for name in [name for name in names if isinstance(of_group[0].get(name), (int, float))]:
             values = [row[name] for row in of_group]
             lines.append([name, group, fmean(values), min(values), max(values)])
-            print("{:32}{:20}{:10.4g} ({:.4g} to {:.4g})".format(*lines[-1]))
+            if name in shown:
+                print("{:32}{:20}{:10.4g} ({:.4g} to {:.4g})".format(*lines[-1]))
     common.save_csv(("number", "run", "mean", "lowest", "highest"), lines, out / "summary.csv")
 
 
@@ -382,8 +383,7 @@ def main(argv: list[str] | None = None) -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paper", choices=PAPERS)
     parser.add_argument("--list", action="store_true", help="print the commands, run nothing")
-    parser.add_argument("--jobs", type=int, metavar="N", help="trainings at a time (default: "
-                        "the number of cores, 1 on a GPU)",
+    parser.add_argument("--jobs", type=int, metavar="N", help="at a time (default: cores; GPU: 1)",
                         default=1 if torch.cuda.is_available() else os.cpu_count())
     parser.add_argument("--only", metavar="REGEX", default="", help="in the names of some runs")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/paper/PAPER")

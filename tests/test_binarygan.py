@@ -384,7 +384,7 @@ def test_each_player_leaves_the_other_alone(monkeypatch, objective):
 
 
 @pytest.mark.parametrize("options, factor", [
-    ([], 1.2), (["--schedule", "paper"], 1.1), (["--anneal", "1"], 1.0)])
+    ([], 1.1), (["--schedule", "short"], 1.2), (["--anneal", "1"], 1.0)])
 def test_slope_is_annealed_epoch_by_epoch(short, monkeypatch, options, factor):
     slopes, neuron = [], binarygan.binary_neuron
     run = short("binarygan")
@@ -410,6 +410,7 @@ def test_a_schedule_is_what_is_not_given(name, other):
 @pytest.mark.parametrize("options, schedule", [
     ({}, "short"), ({"neuron": "real"}, "short"), ({"neuron": "dbn"}, "paper"),
     ({"objective": "wgan"}, "paper"), ({"arch": "cnn"}, "paper"), ({"norm": "batch"}, "paper"),
+    ({"train_size": 6400}, "paper"),
     ({"schedule": "paper"}, "paper"), ({"neuron": "dbn", "schedule": "short"}, "short")])
 def test_the_short_schedule_is_the_default_where_it_was_found_as_good(options, schedule):
     assert binarygan.Options(**options).schedule == schedule

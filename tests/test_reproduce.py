@@ -152,6 +152,12 @@ def test_figures_and_tables(name, short, tmp_path, monkeypatch, capsys):
     assert all(training in printed for training in few)
 
 
+def test_a_number_that_is_null_does_not_stop_the_table(tmp_path, capsys):
+    reproduce.save_tables({"a-seed0": ({"kl": None, "digits": 3}, tmp_path)}, ("kl",), tmp_path)
+    assert capsys.readouterr().out.count("nan") == 4  # of the run; mean, lowest, highest
+    assert "digits,a,3" in (tmp_path / "summary.csv").read_text()
+
+
 def test_figures_of_the_gan_toy_show_what_the_runs_saved(short, tmp_path, monkeypatch):
     run, shown, curves = short("gan_toy", whole=False), {}, {}
     runs = {}
