@@ -61,7 +61,7 @@ NOISE = 0.3  # standard deviation of what is added to the points that D sees
 FASTER = 5.0  # learning rate of D, S, R and H, over that of T
 RISE = 40  # epochs: lambda grows linearly until then; from then to twice as many, rates fall to 0
 SAMPLES = 2000  # points of A that the evaluation translates
-STEPS_PER_EPOCH, FRAME = 25, 4  # epochs between two frames of training.gif
+STEPS_PER_EPOCH, FRAME = 25, 4  # steps; epochs from one frame of training.gif to the next
 METRICS = ("step", "d_loss", "t_loss", "cycle", "h_loss", "accuracy", "best_accuracy", "good_share")
 COLORS = "black #E69F00 #56B4E9 #009E73 #F0E442 #0072B2 #D55E00 #CC79A7".split()  # Okabe and Ito's
 
