@@ -11,8 +11,8 @@ sees them. With x the output of G's last layer and p = sigmoid(slope x) the "pre
     stochastic (SBN)      1 if p > v, else 0, v uniform on [0, 1]         equation 7
 
 A step function has no useful gradient, so the backward pass takes that of p instead: the
-sigmoid-adjusted straight-through estimator of section 2.3. After every epoch the slope is multiplied
-by --anneal (1.1 in the paper): p comes closer to the step function (slope annealing, section 4.2).
+sigmoid-adjusted straight-through estimator of section 2.3. After every epoch the slope grows by
+the factor --anneal, so that p comes closer to the step function ("slope annealing", section 4.2).
 
 The objective (equations 3 to 5), D without a sigmoid, real images x, fake images G(z):
 
