@@ -212,7 +212,7 @@ def test_paper_pasted_into_a_notebook(name, tmp_path, monkeypatch):
     variables = {"__name__": name}
     exec(compile(imports + paper, name, "exec"), variables)
     variables |= SHORT[name][1] | {"critic_steps": lambda *_: 1} | {"SAMPLES": 50}
-    exec(re.sub(r"range\(\d+\)", "range(2)", lines), variables)
+    exec(re.sub(r"(range\(|\] \* )\d+", r"\g<1>2", lines), variables)
     assert (tmp_path / "shown.png").exists()
     plt.close("all")
 
