@@ -74,7 +74,8 @@ class Options:
     objective: str = option("wgan-gp", ("gan", "wgan", "wgan-gp"), "what D and G minimize")
     arch: str = option("mlp", ("mlp", "cnn"), "networks")
     norm: str = option("none", ("none", "batch"), "batch normalization in G (with gan in D, too)")
-    schedule: str = option("auto", ("auto", *SCHEDULES), "D's steps and what is 0 of the next five")
+    schedule: str = option("auto", ("auto", *SCHEDULES), "D's steps and what is 0 of the next "
+                           "five; auto: short for SBN and real with all other defaults, else paper")
     epochs: int = option(0, (0, 10**6), "an epoch has a generator step for each minibatch")
     batch_size: int = option(0, (2, 60_000), "images in a minibatch")
     lr: float = option(0.0, (1e-9, 10), "learning rate")

@@ -385,7 +385,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--list", action="store_true", help="print the commands, run nothing")
     parser.add_argument("--jobs", type=int, metavar="N", help="at a time (default: cores; GPU: 1)",
                         default=1 if torch.cuda.is_available() else os.cpu_count())
-    parser.add_argument("--only", metavar="REGEX", default="", help="in the names of some runs")
+    parser.add_argument("--only", metavar="REGEX", default="", help="runs whose name matches")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/paper/PAPER")
     args = parser.parse_args(argv)
     out = args.out or Path("runs", "paper", args.paper)
