@@ -119,7 +119,7 @@ class LeakyReLU(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.where(x > 0, 1.0, 0.1)
+        return x * torch.where(x > 0, 1.0, 0.1).to(x.dtype)  # bf16 stays bf16
 
 
 def critic() -> nn.Sequential:
