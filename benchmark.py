@@ -1,31 +1,29 @@
-"""How fast the scripts train: beside the usual loop, and with another program beside them.
+"""How fast the scripts train: beside the usual loop, whole, in reduced precision, with threads.
 
-`python benchmark.py` prints three tables, in about an hour. Nothing else should run meanwhile.
+`python benchmark.py` prints four tables, in about an hour. Nothing else should run meanwhile.
+In each table programs run in turn, seven times; medians count.
 
 1. An epoch of binarygan.py, in full and in reduced precision, beside the loop of most GAN
    repositories: a DataLoader that transforms image by image, the generator's graph built (and
    thrown away) in the critic step, gradients accumulated where nobody wants them, the penalty's
    gradient left to autograd, Adam without its fused kernel, `.item()` in every step.
-   Networks, objective, minibatch size and number of steps are the same. All train in turn, seven
-   times, in one thread; the median of the CPU times counts.
-2. The main job of binarygan.py, whole, with each schedule: CPU time of one thread, and quality.
-3. Steps a second of each script with one thread, with two threads that spin while they wait
-   (PyTorch's default on Linux), and with two that sleep (OMP_WAIT_POLICY=passive, which the scripts
-   set; gan_toy.py sets one thread): alone, and beside a program that keeps one core busy. Then the
-   sum of two trainings with one thread each, as reproduce.py runs them; and one thread in reduced
-   precision (gan_toy.py has none).
+   Networks, objective, minibatch size and number of steps are the same. CPU time of one thread.
+2. The main job of binarygan.py, whole, once with each schedule: CPU time of one thread, quality.
+3. Short runs of each script in full and in reduced precision, one thread.
+4. Short runs of binarygan.py with one thread, with two that sleep while they wait, as the scripts
+   have it, and with two that spin, PyTorch's default on Linux: alone, and beside a busy program.
 """
 
-import importlib
+import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, redirect_stdout
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -40,17 +38,22 @@ import common
 ROUNDS = 7
 IMAGES = 6_400  # in an epoch: 100 generator and 500 critic steps
 CRITIC_STEPS = 5
-SECONDS = 2.0  # of each measurement of the third table
+FEW = 2_000  # images of a short run
 HERE = Path(__file__).resolve().parent
-SCRIPTS = ("gan_toy", "wgan_gp_binary_seed", "binarygan", "infogan", "bigan", "cbigan",
-           "recurrent_disc", "bigran")
-THREADS = {  # number of programs, and what they are told
-    "one thread": (1, {"OMP_NUM_THREADS": "1"}),
-    "two that spin": (1, {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "active"}),
-    "two that sleep": (1, {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}),
-    "two programs": (2, {"OMP_NUM_THREADS": "1"}),
-    "one, reduced": (1, {"OMP_NUM_THREADS": "1", "PRECISION": "reduced"})}
+RUNS = {  # a few seconds each
+    "wgan_gp_binary_seed": "--epochs 2", "binarygan": "--schedule short --epochs 10",
+    "infogan": "--epochs 1", "bigan": "--epochs 5", "cbigan": "--epochs 5",
+    "bigran": "--epochs 5"}
 BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"  # ends with us
+
+
+def in_turn(title: str, programs: dict[str, Callable[[], float]]) -> None:
+    """Print the median of the seconds of each, and how many times as fast as the first it is."""
+    rounds = [[program() for program in programs.values()] for _ in range(ROUNDS)]
+    print(f"\n{title:40}{'seconds':>12}{'times as fast':>16}")
+    medians = [statistics.median(seconds) for seconds in zip(*rounds)]
+    for name, seconds in zip(programs, medians):
+        print(f"{name:40}{seconds:12.2f}{medians[0] / seconds:16.2f}", flush=True)
 
 
 # ---- the usual loop -----------------------------------------------------------------------------
@@ -89,7 +92,7 @@ def usual_epoch(loader: DataLoader, lr: float) -> None:
                 g_loss.item()
 
 
-def our_epoch(images: torch.Tensor, batch_size: int, lr: float, precision: str) -> None:
+def our_epoch(images: torch.Tensor, batch_size: int, precision: str, lr: float) -> None:
     """One epoch of binarygan.py."""
     G, D = networks()
     opt_g, opt_d = (binarygan.optimizer(network, lr, "wgan-gp") for network in (G, D))
@@ -101,33 +104,30 @@ def our_epoch(images: torch.Tensor, batch_size: int, lr: float, precision: str) 
 
 
 def beside_the_usual_loop() -> None:
-    """Time all in turn, and print the medians and their ratios to the usual loop's."""
+    """The first table."""
     options = binarygan.Options(schedule="paper")
     binarize = transforms.Compose([transforms.ToTensor(),
                                    transforms.Lambda(lambda image: (image > 0).float())])
     loader = DataLoader(Subset(MNIST(HERE / "data", transform=binarize, download=True),
                                range(IMAGES)), options.batch_size, shuffle=True, drop_last=True)
     images = (common.load_images(HERE / "data")[0][:IMAGES] > 0).float()
-    programs = {"usual loop": lambda: usual_epoch(loader, options.lr)} | {
-        f"binarygan.py, {precision} precision":
-            lambda precision=precision: our_epoch(images, options.batch_size, options.lr, precision)
-        for precision in ("full", "reduced")}
-    times = {name: [] for name in programs}
-    for _ in range(ROUNDS):
-        for name, epoch in programs.items():
-            start = time.process_time()
-            epoch()
-            times[name].append(time.process_time() - start)
-    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
-    print(f"an epoch of {IMAGES} images{'':10}CPU seconds, one thread{'':10}times as fast")
-    for name, seconds in medians.items():
-        print(f"{name:32}{seconds:26.2f}{medians['usual loop'] / seconds:23.2f}", flush=True)
+
+    def cpu_seconds(epoch: Callable, *arguments) -> float:
+        start = time.process_time()
+        epoch(*arguments, options.lr)
+        return time.process_time() - start
+
+    ours = partial(cpu_seconds, our_epoch, images, options.batch_size)
+    in_turn(f"an epoch of {IMAGES} images", {
+        "usual loop": partial(cpu_seconds, usual_epoch, loader),
+        "binarygan.py, full precision": partial(ours, "full"),
+        "binarygan.py, reduced precision": partial(ours, "reduced")})
 
 
 def the_main_job() -> None:
-    """Train with each schedule, and print what it takes and what it gives."""
+    """The second table: what training with each schedule takes, and what it gives."""
     os.chdir(HERE)  # where data/ is
-    print(f"{'--neuron sbn':32}{'CPU seconds':>16}{'KL':>16}{'median distance':>16}"
+    print(f"\n{'--neuron sbn':32}{'CPU seconds':>16}{'KL':>16}{'median distance':>16}"
           f"{'first bin':>16}")
     for schedule, precision in (("short", "reduced"), ("short", "full"), ("paper", "full")):
         options = binarygan.Options(neuron="sbn", schedule=schedule, precision=precision)
@@ -140,92 +140,41 @@ def the_main_job() -> None:
               flush=True)
 
 
-# ---- other programs beside it -------------------------------------------------------------------
+# ---- short runs of all --------------------------------------------------------------------------
 
 
-class StopWatch:
-    """A progress bar that stops its program before the first step, until SIGCONT comes.
-
-    Then it counts the steps of SECONDS, from the next one on, prints the rate, and stops it again.
-    """
-
-    def __init__(self, *_, total: int = 0, initial: int = 0, **__):
-        self.n, self.total, self.start, self.count = initial, total, None, 0
-        os.kill(os.getpid(), signal.SIGSTOP)
-
-    def update(self, count: int = 1) -> None:
-        now = time.perf_counter()
-        self.n += count
-        if self.start is None:
-            self.start, self.count = now, 0
-            return
-        self.count += count
-        if now > self.start + SECONDS:
-            print(self.count / (now - self.start), file=sys.__stdout__, flush=True)
-            self.start = None
-            os.kill(os.getpid(), signal.SIGSTOP)
-
-    def set_postfix_str(self, *_, **__) -> None:
-        pass
-
-
-def be_measured(name: str) -> None:
-    """Train the script with its defaults, for `measure`."""
-    script = importlib.import_module(name)
-    script.tqdm = StopWatch
-    script.critic_steps = lambda *_: CRITIC_STEPS  # where there are some: no blocks of 100
-    sys.stdout = open(os.devnull, "w")  # only the rates are printed
-    common.nearest = lambda queries, references: (  # of the scores before the first step
-        torch.zeros(len(queries), dtype=torch.long), torch.zeros(len(queries)))
-    os.chdir(HERE)  # where data/ is
-    options = script.Options(**{"schedule": "paper"} if name == "binarygan" else {}, epochs=1000)
-    if "precision" in vars(options):
-        options = replace(options, precision=os.environ.get("PRECISION", "full"))
+def training_seconds(name: str, *options: str, **environment: str) -> float:
+    """Of a short run of the script in a process of its own, without what comes before and after."""
     with tempfile.TemporaryDirectory() as folder:
-        script.train(options, Path(folder) / "run")
+        subprocess.run([sys.executable, HERE / f"{name}.py", *RUNS[name].split(), "--train-size",
+                        str(FEW), "--device", "cpu", "--out", f"{folder}/run", *options], cwd=HERE,
+                       env=os.environ | {"OMP_NUM_THREADS": "1"} | environment, check=True,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return json.loads(Path(folder, "run", "results.json").read_text())["training_seconds"]
 
 
-def measure(programs: list[subprocess.Popen]) -> float:
-    """Continue these programs until they stop themselves; the sum of their steps a second."""
-    for program in programs:
-        program.send_signal(signal.SIGCONT)
-    for program in programs:
-        os.waitpid(program.pid, os.WUNTRACED)
-    return sum(float(program.stdout.readline()) for program in programs)
+def in_reduced_precision() -> None:
+    """The third table."""
+    for name in RUNS:
+        in_turn(f"{name}.py {RUNS[name]}", {
+            precision: partial(training_seconds, name, "--precision", precision)
+            for precision in ("full", "reduced")})
 
 
-def beside_other_programs() -> None:
-    """Print the third table."""
-    print(f"{'steps a second':32}" + "".join(f"{threads:>16}" for threads in THREADS))
-    for name in SCRIPTS:
-        with ExitStack() as stack:
-            def start(*arguments: str, **settings: str) -> subprocess.Popen:
-                program = subprocess.Popen(
-                    [sys.executable, *arguments], env=os.environ | settings, text=True,
-                    stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-                stack.callback(program.wait)
-                stack.callback(program.kill)  # a stopped program would stay for ever
-                return program
-
-            groups = []
-            for count, settings in THREADS.values():
-                groups.append([start(__file__, name, **settings) for _ in range(count)])
-                for program in groups[-1]:
-                    os.waitpid(program.pid, os.WUNTRACED)  # until it is ready
-            for neighbor in ("alone", "one core busy"):
-                if neighbor != "alone":
-                    start("-c", BUSY)
-                rounds = [[measure(group) for group in groups] for _ in range(ROUNDS)]
-                print(f"{name + ', ' + neighbor:32}"
-                      + "".join(f"{statistics.median(rates):16.3g}" for rates in zip(*rounds)),
-                      flush=True)
+def with_threads() -> None:
+    """The fourth table."""
+    run = partial(training_seconds, "binarygan")
+    programs = {"one thread": run, "two that sleep": partial(run, OMP_NUM_THREADS="2"),
+                "two that spin": partial(run, OMP_NUM_THREADS="2", OMP_WAIT_POLICY="active")}
+    in_turn("binarygan.py, alone", programs)
+    with subprocess.Popen([sys.executable, "-c", BUSY]) as busy:
+        in_turn("binarygan.py, one core busy", programs)
+        busy.kill()
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        be_measured(sys.argv[1])
-    else:
-        torch.set_num_threads(1)
-        beside_the_usual_loop()
-        the_main_job()
-        beside_other_programs()
+    torch.set_num_threads(1)
+    beside_the_usual_loop()
+    the_main_job()
+    in_reduced_precision()
+    with_threads()
