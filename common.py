@@ -394,8 +394,6 @@ def write_whole(path: Path, content: bytes) -> None:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-        if not any(path.parent.iterdir()):
-            path.parent.rmdir()
 
 
 def save_checkpoint(out: Path, options, state: dict, **numbers) -> None:
@@ -508,11 +506,12 @@ def save_results(out: Path, options, numbers: dict, device: torch.device, second
     for name, value in results.items():
         values = value if isinstance(value, list) else [value]
         print(f"{name:31}", *(f"{v:.4g}" if isinstance(v, float) else v for v in values))
-    print(f"Pictures and numbers: {out}", flush=True)
+    print(f"To compare: docs/{options.script[:-3]}.md. Pictures and numbers: {out}", flush=True)
     return results
 
 
 def save_csv(names: Iterable[str], rows: Iterable[Iterable], path: Path) -> None:
-    """Write rows under the names of their columns."""
-    with open(path, "w", newline="") as file:
-        csv.writer(file).writerows([names, *rows])
+    """Write rows under the names of their columns, whole or not at all."""
+    text = io.StringIO()
+    csv.writer(text).writerows([names, *rows])
+    write_whole(path, text.getvalue().encode())

@@ -260,7 +260,6 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
 
     rows, missing = tables(mean_D, options.set_size)
     print_table(rows)
-    out.mkdir(parents=True, exist_ok=True)
     for name, table in (("figure3", rows), ("missing", missing)):
         common.save_csv(table[0], (row.values() for row in table), out / f"{name}.csv")
     common.save_csv(("step", "loss"), log, out / "metrics.csv")
