@@ -12,12 +12,12 @@ import math
 import os
 import shlex
 import sys
-import zlib
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, field, fields
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from matplotlib import color_sequences
@@ -59,44 +59,39 @@ def load_images(root: str | Path = "data", dataset: str = "MNIST", train_size: i
 
 
 def read_idx(path: Path, dataset: str, may_download: bool) -> Tensor:
-    """The unsigned bytes in a packed idx file, whose name tells the number of dimensions.
+    """The unsigned bytes in a packed idx file.
 
     The layout: 0, 0, 8, number of dimensions; the sizes, four bytes each; the values.
     """
-    if not path.exists() and not may_download:
-        raise OSError(f"{path} is missing; --data must have the four .gz files of {dataset} there")
     if not path.exists():
-        download(path, dataset)
+        download(path, dataset, may_download)
+    packed = path.read_bytes()
     try:
-        content = gzip.decompress(path.read_bytes())
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise OSError(f"{path} is damaged: {error}") from None
-    dimensions = int(path.name[path.name.index("idx") + 3])
-    start = 4 + 4 * dimensions
-    sizes = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
-    if content[:4] != bytes([0, 0, 8, dimensions]) or not 0 < math.prod(sizes) == len(
-            content) - start:
-        raise OSError(f"{path} is damaged, or no idx file of {dimensions} dimensions")
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).view(sizes)
+        content = bytearray(gzip.decompress(packed))
+        start = 4 + 4 * content[3]
+        sizes = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
+        if content[:3] != bytes([0, 0, 8]):
+            raise ValueError("it does not begin with 0, 0, 8")
+        return torch.frombuffer(content, dtype=torch.uint8, offset=start).view(sizes)
+    except Exception as error:  # what a damaged file raises depends on the damage
+        raise OSError(f"{path} is damaged, or no idx file: {error}") from None
 
 
-def download(path: Path, dataset: str) -> None:
+def download(path: Path, dataset: str, may_download: bool) -> None:
     """Fetch one of the .gz files from torchvision's mirrors, whole or not at all."""
     from torchvision import datasets  # importing it takes as long as torch: where needed
 
-    source, part = getattr(datasets, dataset), path.with_name(f"{path.name}.{os.getpid()}.part")
-    print(f"downloading {path}", flush=True)
-    for mirror in source.mirrors:
+    source, reason = getattr(datasets, dataset), "downloads go to --data data alone"
+    for mirror in source.mirrors if may_download else ():
+        print(f"downloading {mirror}{path.name}", flush=True)
         try:
-            datasets.utils.download_url(mirror + path.name, path.parent, part.name,
-                                        dict(source.resources)[path.name])
-            return os.replace(part, path)
+            with TemporaryDirectory() as folder:
+                datasets.utils.download_url(mirror + path.name, folder,
+                                            md5=dict(source.resources)[path.name])
+                return write_whole(path, Path(folder, path.name).read_bytes())
         except Exception as error:  # what a mirror of no use raises depends on the use
-            reason = error
-        finally:
-            part.unlink(missing_ok=True)
-    raise OSError(f"{path} is missing, and no mirror has it ({reason}): put the four .gz files of "
-                  f"{dataset} into {path.parent}")
+            reason = f"no mirror has it: {error}"
+    raise OSError(f"{path} is missing: {reason}; put the four .gz files of {dataset} in its folder")
 
 
 def minibatches(x: Tensor, batch_size: int,

@@ -127,7 +127,7 @@ def test_images_of_one_class_are_told(raw, capsys):
     ("t10k-labels-idx1-ubyte", torch.zeros(4), r"t10k-.*\(3, 28, 28\) and \(4,\)"),
     ("t10k-labels-idx1-ubyte", torch.tensor([0, 26, 1]), "t10k-.*: .* labels up to 26"),
     ("t10k-images-idx3-ubyte", torch.zeros(0, 28, 28), "t10k-images-idx3-ubyte.gz is damaged"),
-    ("t10k-images-idx3-ubyte", torch.zeros(3, 784), "t10k-images-idx3-ubyte.gz is .* no idx file"),
+    ("t10k-images-idx3-ubyte", torch.zeros(3, 784), r"t10k-.*\(3, 784\) and \(3,\)"),
 ])
 def test_a_file_that_does_not_fit_is_named(raw, name, array, message):
     (raw / f"{name}.gz").write_bytes(gzip.compress(idx(array)))
@@ -202,7 +202,7 @@ def mirror(small, tmp_path, monkeypatch):
 def test_what_is_missing_is_downloaded_into_the_default_folder(small, mirror, tmp_path, capfd):
     raw = tmp_path / "data" / "MNIST" / "raw"
     assert_is(common.load_images(), small)
-    assert capfd.readouterr().out.count("downloading") == 4
+    assert capfd.readouterr().out.count(f"downloading {mirror.address}") == 4
     assert {path.name: path.read_bytes() for path in raw.iterdir()} == mirror.answers
     assert {*mirror.asked} == {*mirror.answers}
 
@@ -213,7 +213,7 @@ def test_what_is_missing_is_downloaded_into_the_default_folder(small, mirror, tm
 
 
 def test_no_other_folder_is_downloaded_into(mirror, tmp_path):
-    with pytest.raises(OSError, match="my_pngs/MNIST/raw/train-images.* is missing; --data"):
+    with pytest.raises(OSError, match="my_pngs/MNIST/raw/train-images.* is missing: .*--data"):
         common.load_images("my_pngs")
     assert not mirror.asked and not [*tmp_path.rglob("*")]
 
@@ -229,7 +229,7 @@ def test_a_mirror_of_no_use(answer, mirror, monkeypatch, tmp_path):
         mirror.answers[name] = {"a page": b"<html>", "another file": gzip.compress(b"other"),
                                 "half": whole[:-4]}[answer]
     monkeypatch.setattr(MNIST, "mirrors", addresses)
-    with pytest.raises(OSError, match=f"{name} is missing.*put the four .gz files of MNIST into"):
+    with pytest.raises(OSError, match=f"{name} is missing.*put the four .gz files of MNIST in its"):
         common.load_images()
     assert not [*tmp_path.rglob("*.gz*")]
 
