@@ -344,18 +344,15 @@ def parse_args(Options: type, doc: str, argv: list[str] | None) -> tuple:
     moment = datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]  # two in a second are two runs
     name = "-".join([moment, *(f"{key.replace('_', '-')}-{value}" for key, value in given.items()
                                if key not in FREE)])
+    out = old or out or Path("runs", Path(Options.script).stem, name)
     try:
-        if old:
-            saved = read_checkpoint(old, Options.script)
-            names = saved["options"].keys() & Options.__dataclass_fields__.keys()
-            options = Options(**{name: saved["options"][name] for name in names} | given)
-            check_same_run(options, saved, old)
-        else:
-            options = Options(**given)
-            require_new(out or Path(name))
+        kept = read_checkpoint(old, Options.script)["options"] if old else {}
+        names = kept.keys() & Options.__dataclass_fields__.keys()
+        options = Options(**{name: kept[name] for name in names} | given)
+        check_run(options, out, bool(old))
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    return options, old or out or Path("runs", Path(Options.script).stem, name), bool(old)
+    return options, out, bool(old)
 
 
 @contextmanager
@@ -406,10 +403,10 @@ def save_checkpoint(out: Path, options, state: dict, **numbers) -> None:
     write_whole(out / "checkpoint.pt", content.getvalue())
 
 
-def read_checkpoint(out: str | Path, script: str = "", device: torch.device | str = "cpu") -> dict:
+def read_checkpoint(out: str | Path, script: str = "") -> dict:
     """What checkpoint.pt holds. Raises OSError where it is not whole, or not that script's."""
     try:
-        saved = torch.load(Path(out) / "checkpoint.pt", map_location=device, weights_only=True)
+        saved = torch.load(Path(out) / "checkpoint.pt", map_location="cpu", weights_only=True)
         made_by = saved["script"]
     except Exception:  # what a damaged file raises depends on the damage
         raise OSError(f"{out} holds no whole checkpoint.pt") from None
@@ -425,9 +422,8 @@ def begin(out: Path, options, state: dict, device: torch.device, resume: bool, *
     the checkpoint has. Raises OSError or ValueError where it does not fit, or `out` is not new.
     """
     numbers = {"epoch": 0, "log": [], "seconds": 0.0} | more
+    saved = check_run(options, out, resume)
     if resume:
-        saved = read_checkpoint(out, options.script, device)
-        check_same_run(options, saved, out)
         try:
             for name, part in state.items():
                 part.load_state_dict(saved[name])
@@ -436,7 +432,6 @@ def begin(out: Path, options, state: dict, device: torch.device, resume: bool, *
                           "does not fit; begin another run") from None
         numbers = {name: saved[name] for name in numbers}
     else:
-        require_new(out)
         save_checkpoint(out, options, state, **numbers)
     (out / "samples").mkdir(exist_ok=True)
     print(f"{out} on {device} ({torch.get_num_threads()} CPU threads), {numbers['epoch']} of "
@@ -444,15 +439,18 @@ def begin(out: Path, options, state: dict, device: torch.device, resume: bool, *
     return list(numbers.values())
 
 
-def require_new(out: Path) -> None:
-    """Raise FileExistsError where files are in the folder: another run's must not be lost."""
-    if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty; name a new folder, or continue the run in it "
-                              f"with --resume {shlex.quote(str(out))}")
+def check_run(options, out: Path, resume: bool) -> dict:
+    """The checkpoint of the run in `out` that is to go on; {} for a new one.
 
-
-def check_same_run(options, saved: dict, out: Path) -> None:
-    """Raise ValueError where the run in `out` cannot go on with these options."""
+    Raises OSError where a new run's folder has files, as another run's must not be lost, or where
+    there is no whole checkpoint; ValueError where the run cannot go on with these options.
+    """
+    if not resume:
+        if out.exists() and any(out.iterdir()):
+            raise FileExistsError(f"{out} is not empty; name a new folder, or continue the run in "
+                                  f"it with --resume {shlex.quote(str(out))}")
+        return {}
+    saved = read_checkpoint(out, options.script)
     now, before = asdict(options), saved["options"]
     for name in {**before, **now}:
         if name not in FREE and now.get(name) != before.get(name):
@@ -460,6 +458,7 @@ def check_same_run(options, saved: dict, out: Path) -> None:
                              "keeps; begin another run")
     if saved["epoch"] > options.epochs:
         raise ValueError(f"--epochs: the run in {out} has {saved['epoch']} already")
+    return saved
 
 
 def mean_losses(losses: Iterable[Tensor], steps: range, epoch: int, bar: tqdm,

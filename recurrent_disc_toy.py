@@ -244,7 +244,7 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     This takes a minute, so there is no checkpoint, and nothing to resume.
     """
     out, device, start = Path(out), common.pick_device(options.device), time.perf_counter()
-    common.require_new(out)
+    common.check_run(options, out, resume=False)
     torch.manual_seed(options.seed)
     D = Discriminator(CATEGORIES)
     mean_D = deepcopy(D).to(device)  # copied on the CPU: .to() makes the LSTM's weights one piece

@@ -406,7 +406,7 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     The files come together at the end: a run that is stopped leaves nothing to resume.
     """
     out, device, start = Path(out), common.pick_device(options.device), time.perf_counter()
-    common.require_new(out)
+    common.check_run(options, out, resume=False)
     print(f"{out} on {device}: figures 1 to 4, 18 critics to fit", flush=True)
     results = {}
     with TemporaryDirectory() as folder:
