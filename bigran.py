@@ -398,8 +398,7 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     save_autoencodings(average_E, average_G, x, options.seed, out)
     canvas = autoencode(average_E, average_G, test_x, options.seed)
     results = evaluate(canvas, sample(average_G, z), train_x, train_y, test_x, test_y)
-    parameters = common.parameter_counts({"E": E, "G": G, "D": D})
-    return common.save_results(out, options, results | parameters, device, seconds)
+    return common.save_results(out, options, results, {"E": E, "G": G, "D": D}, device, seconds)
 
 
 def save_figures(log: list, scores: list, out: Path) -> None:

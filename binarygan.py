@@ -395,8 +395,7 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
         fake = mean_score(D, images)
         results |= {"wasserstein_train": mean_score(D, train_x) - fake,
                     "wasserstein_test": mean_score(D, test_x) - fake}
-    return common.save_results(out, options, results | common.parameter_counts(state), device,
-                               seconds)
+    return common.save_results(out, options, results, state, device, seconds)
 
 
 def save_figures(neuron: str, objective: str, log: list, images: Tensor, p: Tensor,

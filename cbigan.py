@@ -386,8 +386,7 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     save_figures(log, scores, average_E, average_G, test_x, test_y, options.seed, out)
     results = dict(zip(SCORES, scores[-1][1:])) | evaluate(
         average_E, average_G, train_x, train_y, test_x, test_y, options.seed)
-    parameters = common.parameter_counts({"E": E, "G": G, "D": D})
-    return common.save_results(out, options, results | parameters, device, seconds)
+    return common.save_results(out, options, results, {"E": E, "G": G, "D": D}, device, seconds)
 
 
 def save_figures(log: list, scores: list, E: nn.Module, G: nn.Module, test_x: Tensor,

@@ -481,18 +481,15 @@ def mean_losses(losses: Iterable[Tensor], steps: range, epoch: int, bar: tqdm,
             rows = []
 
 
-def parameter_counts(state: dict) -> dict:
-    """How many parameters each network of `state` has, as parameters_NAME."""
-    return {f"parameters_{name}": sum(w.numel() for w in part.parameters())
-            for name, part in state.items() if isinstance(part, nn.Module)}
-
-
-def save_results(out: Path, options, numbers: dict, device: torch.device, seconds: float) -> dict:
+def save_results(out: Path, options, numbers: dict, state: dict, device: torch.device,
+                 seconds: float) -> dict:
     """Write results.json: numbers, options, and what they were made with; print and return all.
 
-    What is not a number, as 0 / 0, is null there.
+    Of `state`, how many parameters each network has. What is not a number, as 0 / 0, is null.
     """
-    results = numbers | asdict(options) | {
+    counts = {f"parameters_{name}": sum(w.numel() for w in part.parameters())
+              for name, part in state.items() if isinstance(part, nn.Module)}
+    results = numbers | counts | asdict(options) | {
         "device": str(device), "threads": torch.get_num_threads(), "torch": torch.__version__,
         "training_seconds": round(seconds, 1)}
     results = json.loads(json.dumps(results), parse_constant=lambda nan: None)

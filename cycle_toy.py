@@ -365,8 +365,8 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     common.save_curves(panels, out / "losses.png", "step")
     common.save_gif((out / "samples").glob("epoch-*.png"), out / "training.gif", 30, in_color=True)
     means = {f"{name}_mean": fmean(scores[name]) for name in (*METRICS[5:], "cycle_error")}
-    return common.save_results(out, options, means | scores | {"inspector_loss": log[-1][4]},
-                               device, seconds)
+    results = means | scores | {"inspector_loss": log[-1][4]}
+    return common.save_results(out, options, results, {}, device, seconds)
 
 
 def main(argv: list[str] | None = None) -> None:

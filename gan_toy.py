@@ -315,8 +315,8 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     return common.save_results(out, options, {
         "modes": modes[-1], "modes_mean_of_later_half": fmean(modes[half:]),
         "share_within_three_deviations": share[-1],
-        "dead_share": dead[-1], "dead_share_mean_of_later_half": fmean(dead[half:]),
-        **common.parameter_counts(state)}, device, seconds)
+        "dead_share": dead[-1], "dead_share_mean_of_later_half": fmean(dead[half:])},
+        state, device, seconds)
 
 
 def save_figures(objective: str, log: list, out: Path) -> None:

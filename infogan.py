@@ -390,8 +390,7 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     save_bounds({"this run": log}, out / "figure1-bound.png")
     common.save_panels(code_panels(G, results["digit_of_category"], options.seed),
                        out / "figure2-codes.png", 3, columns=10)
-    return common.save_results(out, options, results | common.parameter_counts(state), device,
-                               seconds)
+    return common.save_results(out, options, results, state, device, seconds)
 
 
 def main(argv: list[str] | None = None) -> None:

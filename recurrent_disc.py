@@ -231,8 +231,7 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
     common.save_gif((out / "samples").glob("epoch-*.png"), out / "training.gif")
     common.save_grid(images[:100], out / f"figures4-6-k{options.set_size}.png", columns=10)
     results = common.label_statistics(images, train_x, train_y, test_x, test_y)
-    return common.save_results(out, options, results | common.parameter_counts(state), device,
-                               seconds)
+    return common.save_results(out, options, results, state, device, seconds)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -273,7 +273,7 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
         "worst_error_by_k": [row["worst_error"] for row in rows],
         "error_of_mean": max(abs(row["mean"] - row["exact"]) for row in rows),
         "worst_error": max(row["worst_error"] for row in rows),
-        "lowest_with_missing": min(row["lowest"] for row in missing)}, device, seconds)
+        "lowest_with_missing": min(row["lowest"] for row in missing)}, {}, device, seconds)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -415,7 +415,7 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
             results |= make(Path(folder, name), device)
         for picture in Path(folder).iterdir():
             common.write_whole(out / picture.name, picture.read_bytes())
-    return common.save_results(out, options, results, device, time.perf_counter() - start)
+    return common.save_results(out, options, results, {}, device, time.perf_counter() - start)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -353,8 +353,7 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
         results |= {f"wasserstein_train{name}": on_train, f"wasserstein_test{name}": on_test,
                     f"overfitting{name}": on_train - on_test}
     results |= evaluate(G, n_c, n_b, options.seed, train_x, train_y, test_x, test_y, low)
-    return common.save_results(out, options, results | common.parameter_counts(state), device,
-                               seconds)
+    return common.save_results(out, options, results, state, device, seconds)
 
 
 def save_figures(log: list, out: Path) -> None:

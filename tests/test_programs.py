@@ -80,6 +80,11 @@ def test_smoke(name, short, capsys):
         assert rows and all(math.isfinite(float(value)) for row in rows for value in row.split(","))
         saved = checkpoint(out)
         assert saved["epoch"] == 2 and saved["script"] == f"{name}.py"
+        for key in results:
+            if key.startswith("parameters_"):  # but for what batch normalization counts
+                weights = saved[key.removeprefix("parameters_")].items()
+                assert results[key] == sum(weight.numel() for name, weight in weights if not
+                                           re.search(r"running_|num_batches", name))
 
 
 @trained
