@@ -81,7 +81,7 @@ def download(path: Path, dataset: str, may_download: bool) -> None:
     """Fetch one of the .gz files from torchvision's mirrors, whole or not at all."""
     from torchvision import datasets  # importing it takes as long as torch: where needed
 
-    source, reason = getattr(datasets, dataset), "downloads go to --data data alone"
+    source, reason = getattr(datasets, dataset), "only the default --data is downloaded into"
     for mirror in source.mirrors if may_download else ():
         print(f"downloading {mirror}{path.name}", flush=True)
         try:
