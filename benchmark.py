@@ -1,6 +1,6 @@
 """How fast the scripts train: beside the usual loop, whole, in reduced precision, with threads.
 
-`python benchmark.py` prints four tables, in about an hour. Nothing else should run meanwhile.
+`python benchmark.py` prints four tables, in an hour and a half. Nothing else should run meanwhile.
 In each table programs run in turn, seven times; medians count.
 
 1. An epoch of binarygan.py, in full and in reduced precision, beside the loop of most GAN
