@@ -1,7 +1,7 @@
 """How fast the scripts train: beside the usual loop, whole, in reduced precision, with threads.
 
 `python benchmark.py` prints four tables, in an hour and a half. Nothing else should run meanwhile.
-In each table programs run in turn, seven times; medians count.
+But for the second table programs run in turn, seven times; medians count.
 
 1. An epoch of binarygan.py, in full and in reduced precision, beside the loop of most GAN
    repositories: a DataLoader that transforms image by image, the generator's graph built (and
@@ -139,7 +139,7 @@ def the_main_job() -> None:
               flush=True)
 
 
-# ---- short runs of all --------------------------------------------------------------------------
+# ---- short runs ---------------------------------------------------------------------------------
 
 
 def training_seconds(name: str, *options: str, **environment: str) -> float:

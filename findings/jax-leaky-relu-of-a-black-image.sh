@@ -3,9 +3,9 @@
 #
 # Guess: the same number in both, and 0 never occurs.
 # Seen: 0.2 with PyTorch, 1 with JAX. And 0 does occur: a black image through layers whose biases
-# begin with 0, as Flax's and Keras's do, is 0 at every unit. A critic of three layers then has a
-# gradient at the black image, which the gradient penalty drives to the length 1, that is five times
-# as long for each LeakyReLU in JAX. jnp.abs has 1 there, torch.abs 0; both have 0 for relu.
+# begin with 0, as Flax's and Keras's do, is 0 at every unit. The critic's gradient
+# there, which the gradient penalty drives to the length 1, is in JAX five times as long for each
+# LeakyReLU: 25 times with two. jnp.abs has 1 there, torch.abs 0; both have 0 for relu.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# PyTorch 2.9.1, sampling layers: is it told that a sample passes no gradient to its parameters?
+# PyTorch 2.9.1, does backward() tell that a sample passes no gradient to its parameters?
 #
 # Guess: what cannot be differentiated has no graph, and backward() raises, as after p > 0.5. And
 # torch.normal(mean, deviation) is mean + deviation * noise, whose gradient for the mean is 1.

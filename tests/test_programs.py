@@ -130,7 +130,7 @@ def test_as_in_a_notebook(name, short, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", benchmark.RUNS)
-def test_the_benchmark_can_measure_every_script(name, short, monkeypatch, tmp_path):
+def test_the_benchmark_can_measure_every_script(name, short, monkeypatch):
     """Its command is accepted, trains, and ends with the seconds, with few data and no process."""
     run = short(name)
 
@@ -140,7 +140,8 @@ def test_the_benchmark_can_measure_every_script(name, short, monkeypatch, tmp_pa
 
     monkeypatch.setattr(subprocess, "run", here)
     monkeypatch.setattr(benchmark, "FEW", 64)
-    monkeypatch.setitem(benchmark.RUNS, name, SHORT[name][0] + " --epochs 1")
+    monkeypatch.setitem(benchmark.RUNS, name,
+                        f"{benchmark.RUNS[name]} {SHORT[name][0]} --epochs 1")
     assert benchmark.training_seconds(name, "--precision", "reduced") >= 0
 
 
