@@ -191,8 +191,7 @@ def update_ema(average: nn.Module, network: nn.Module, decay: float) -> None:
 
 def train_epoch(E: nn.Module, G: nn.Module, D: nn.Module, average_E: nn.Module,
                 average_G: nn.Module, opt_eg: torch.optim.Optimizer, opt_d: torch.optim.Optimizer,
-                batches: Iterator[Tensor], steps: Iterable[int],
-                decay: float) -> Iterator[Tensor]:
+                batches: Iterator[Tensor], steps: Iterable[int], decay: float) -> Iterator[Tensor]:
     """Train E, G and D for the steps with these numbers, and update the EMA of E and of G.
 
     `batches` gives x (N, 784). `decay` is that of the EMA after its warm-up.
@@ -298,9 +297,7 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
         options.data, options.dataset, options.train_size, device)
 
     torch.manual_seed(options.seed)
-    E = Encoder().to(device)
-    G = Generator().to(device)
-    D = Discriminator().to(device)
+    E, G, D = (network.to(device) for network in (Encoder(), Generator(), Discriminator()))
     opt_eg = adam([*E.parameters(), *G.parameters()], options.lr, options.weight_decay)
     opt_d = adam(D.parameters(), options.lr, options.weight_decay)
     average_E, average_G = copy.deepcopy(E).eval(), copy.deepcopy(G).eval()

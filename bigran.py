@@ -304,8 +304,7 @@ def evaluate(canvas: Tensor, images: Tensor, train_x: Tensor, train_y: Tensor, t
         **common.label_statistics(images, train_x, train_y, test_x, test_y),
         "variance": variance(images),
         "variance_of_test_images": variance(test_x),
-        "sharpness_of_test_images": sharpness(test_x.unsqueeze(1))[0],
-    }
+        "sharpness_of_test_images": sharpness(test_x.unsqueeze(1))[0]}
 
 
 @torch.no_grad()
@@ -412,8 +411,7 @@ def save_figures(log: list, scores: list, out: Path) -> None:
                                           "last t": (epochs, last_error)},
         "sharpness of the canvas": {"t = 1": (epochs, first_sharp), "last t": (epochs, last_sharp)},
         "label accuracy of autoencodings": {"last t": (epochs, accuracy)},
-        "KL of the class distribution": {"last t": (epochs, kl)},
-    }, out / "scores.png", "epoch")
+        "KL of the class distribution": {"last t": (epochs, kl)}}, out / "scores.png", "epoch")
     common.save_gif((out / "samples").glob("epoch-*.png"), out / "training.gif")
 
 
