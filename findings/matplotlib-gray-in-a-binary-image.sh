@@ -3,10 +3,9 @@
 #
 # Guess: enlarged, black stays black and white stays white; gray comes only from making it smaller.
 # Seen: on twice as many pixels a side, and on more than three times as many, there are two values.
-# At 1.5 and 2.5 times there are more than ten, on more than half of the picture: the default
-# interpolation smooths there. So samples of a binary generator look gray in a notebook, whose
-# figures of 8 x 8 digits are 1.6 times as large. interpolation="nearest" keeps two values at any
-# size.
+# At 1.5 and 2.5 times there are more than ten: the default interpolation smooths there. So samples
+# of a binary generator look gray in a notebook, whose default figure shows 8 x 8 digits 1.6 times
+# as large. interpolation="nearest" keeps two values at any size.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
