@@ -4,9 +4,9 @@ Ben Striner, "Bi-Directional Generative Recurrent Adversarial Networks", 2016, s
 paper is anonymous; its code is not.) Section 3.1 is in recurrent_disc_toy.py, section 4 in
 bigran.py.
 
-The idea. A GAN collapses: its generator makes good ones, and nothing but ones. A discriminator
-that sees a single image objects weakly: a one is more often generated than real, but still a fine
-digit. Each further image multiplies the odds: so many ones in a row are unlikely among real digits.
+The idea. A GAN may collapse, to a generator of good ones and nothing else. A discriminator that
+sees a single image objects weakly: a one is more often generated than real, but still a fine digit.
+Each further image multiplies the odds: so many ones in a row are unlikely among real digits.
 Recurrent discrimination is an LSTM that reads a set of k images, with a sigmoid after each of them.
 Output i has seen images 1 to i, and is the probability that they are real. With k = 1 it is an
 ordinary discriminator.
@@ -30,13 +30,12 @@ digits, in three trainings for each k.
 Where this differs from the paper or the author's code (measured in docs/recurrent_disc.md):
 - The author's discriminator is bidirectional, so that each output has seen the whole set. The paper
   speaks of an LSTM; with a plain one, output i has seen i images.
-- From the author's code, since the paper does not say: all sizes, z ~ N(0, 1), Adam and its rates,
-  which fall as 1 / (1 + decay step), the 0.9 and the L1 norms in (1) and (2), 4 steps of D per step
-  of G, 64 images a step in sets of k, and an epoch of 1,000 steps of G.
-- The L1 norms are those of matrices, as in the author's code; biases do not count.
+- From the author's code, since the paper does not say: all sizes, initial weights (Keras' of 2016),
+  z ~ N(0, 1), Adam and its rates, which fall as 1 / (1 + decay step), the 0.9 and the L1 norms in
+  (1) and (2), which are those of matrices, 4 steps of D per step of G, 64 images a step in sets of
+  k, and an epoch of 1,000 steps of G.
 - G minimizes -log D, as in the author's code; the paper has log(1 - D), the minimax objective.
-- Weights are initialized as in PyTorch, the author's as in Keras of 2016. The gates of the LSTM are
-  sigmoids, where Keras had a piecewise linear function.
+- The gates of the LSTM are sigmoids, where that Keras had a piecewise linear function.
 """
 
 import os
@@ -91,6 +90,20 @@ class Options:
 
 
 # ---- networks -----------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def initialize(layer: nn.Module) -> None:
+    """As the author's Keras: Glorot, recurrent weights orthogonal, biases 0, of forget gates 1."""
+    if isinstance(layer, nn.LSTM):
+        for w_ih, w_hh in zip(layer.weight_ih_l0.chunk(4), layer.weight_hh_l0.chunk(4)):
+            nn.init.xavier_uniform_(w_ih)
+            nn.init.orthogonal_(w_hh)
+        layer.bias_hh_l0.zero_()
+        layer.bias_ih_l0.zero_().chunk(4)[1].fill_(1)  # gates: input, forget, cell, output
+    elif isinstance(layer, nn.Linear):
+        nn.init.xavier_uniform_(layer.weight)
+        layer.bias.zero_()
 
 
 def generator() -> nn.Sequential:
@@ -196,7 +209,7 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
         options.data, options.dataset, options.train_size, device)
 
     torch.manual_seed(options.seed)
-    G, D = generator().to(device), Discriminator(784).to(device)
+    G, D = (network.apply(initialize).to(device) for network in (generator(), Discriminator(784)))
     opt_g, opt_d = (torch.optim.Adam(network.parameters(), fused=True) for network in (G, D))
     state = {"G": G, "D": D, "opt_g": opt_g, "opt_d": opt_d}
     start_epoch, log, seconds = common.begin(out, options, state, device, resume)

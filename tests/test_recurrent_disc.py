@@ -60,6 +60,29 @@ def test_generator():
         4 * 256 * (784 + 256 + 2) + 257)
 
 
+def test_initial_weights_are_those_of_keras(run):
+    """Uniform within sqrt(6 / (inputs + outputs)), gate by gate; recurrent ones orthogonal."""
+    torch.manual_seed(0)
+    D, G = recurrent.Discriminator(784).apply(recurrent.initialize), recurrent.generator()
+    G.apply(recurrent.initialize)
+    dense = [layer for layer in (*G, D.readout) if isinstance(layer, nn.Linear)]
+    gates = [D.lstm.weight_ih_l0[i : i + 256] for i in range(0, 1024, 256)]
+    for w in (*gates, *(layer.weight for layer in dense)):
+        bound = (6 / sum(w.shape)) ** 0.5
+        assert 0.97 * bound < w.abs().max() <= bound
+        assert w.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
+    assert not any(layer.bias.any() for layer in dense)
+    for i in range(0, 1024, 256):
+        u = D.lstm.weight_hh_l0[i : i + 256]
+        assert torch.allclose(u @ u.T, torch.eye(256), atol=1e-5)
+    # only the forget gate, the second, begins open: of two biases one is 1
+    b = (D.lstm.bias_ih_l0 + D.lstm.bias_hh_l0).view(4, 256)
+    assert b.eq(torch.tensor([[0.0], [1], [0], [0]])).all()
+    # and a training begins with them
+    b = checkpoint(run(epochs=1))["D"]["lstm.bias_ih_l0"].view(4, 256)
+    assert (b - torch.tensor([[0.0], [1], [0], [0]])).abs().max() < 0.1
+
+
 # ---- objectives and schedule --------------------------------------------------------------------
 
 
