@@ -2,10 +2,10 @@
 # matplotlib 3.11.2: a binary image of 28 x 28 pixels, shown by imshow() on more pixels than it has.
 #
 # Guess: enlarged, black stays black and white stays white; gray comes only from making it smaller.
-# Seen: on twice as many pixels a side, and on more than three times as many, there are two values.
+# Seen: on twice as many pixels a side, and on 3.5 times as many, there are two values.
 # At 1.5 and 2.5 times there are more than ten: the default interpolation smooths there. So samples
 # of a binary generator look gray in a notebook, whose default figure shows 8 x 8 digits 1.6 times
-# as large. interpolation="nearest" keeps two values at any size.
+# as large. interpolation="nearest" keeps two values at all four sizes.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

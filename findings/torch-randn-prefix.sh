@@ -3,10 +3,11 @@
 #
 # Guess: randn(20) begins with the numbers of randn(16), and these with those of randn(15): one
 # seed, one stream, of which more or less is taken.
-# Seen: randn(15) has no number of randn(16). randn(16) and randn(32) begin alike. Of the first 16
-# numbers of randn(20) only four are theirs. From 16 numbers on, normals are made in blocks of 16,
-# and where the count is no multiple of 16, the last 16 are drawn once more; below 16 it is another
-# method. So "the samples of seed 0" hang on how many one asks for: draw 64 and take the first ten.
+# Seen: randn(15) differs from randn(16) in every place. randn(16) and randn(32) begin alike. Of the
+# first 16 numbers of randn(20) only four are theirs. From 16 numbers on, normals are made in blocks
+# of 16, and where the count is no multiple of 16, the last 16 are drawn once more; below 16 it is
+# another method. So "the samples of seed 0" depend on how many one asks for: draw 64 and take the
+# first ten.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

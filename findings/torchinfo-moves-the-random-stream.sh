@@ -3,7 +3,7 @@
 #
 # Guess: summary() looks at the network and leaves the random stream alone, so that a training gives
 # the same bits with and without it.
-# Seen: given an input_size, it draws a random input from the global stream, also with verbose=0,
+# Seen: given an input_size, it draws a random input from the global stream, even with verbose=0,
 # and what follows is another training. Without input_size it draws nothing. Print before you seed.
 set -euo pipefail
 folder=$(mktemp -d)
