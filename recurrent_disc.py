@@ -4,7 +4,7 @@ Ben Striner, "Bi-Directional Generative Recurrent Adversarial Networks", 2016, s
 paper is anonymous; its code is not.) Section 3.1 is in recurrent_disc_toy.py, section 4 in
 bigran.py.
 
-The idea. A GAN may collapse, to a generator of good ones and nothing else. A discriminator that
+The idea. A GAN may collapse: its generator makes good ones, and nothing else. A discriminator that
 sees a single image objects weakly: a one is more often generated than real, but still a fine digit.
 Each further image multiplies the odds: so many ones in a row are unlikely among real digits.
 Recurrent discrimination is an LSTM that reads a set of k images, with a sigmoid after each of them.
@@ -30,12 +30,12 @@ digits, in three trainings for each k.
 Where this differs from the paper or the author's code (measured in docs/recurrent_disc.md):
 - The author's discriminator is bidirectional, so that each output has seen the whole set. The paper
   speaks of an LSTM; with a plain one, output i has seen i images.
-- From the author's code, since the paper does not say: all sizes, initial weights (Keras' of 2016),
+- From the author's code, since the paper does not say: all sizes, initial weights (Keras 1's),
   z ~ N(0, 1), Adam and its rates, which fall as 1 / (1 + decay step), the 0.9 and the L1 norms in
   (1) and (2), which are those of matrices, 4 steps of D per step of G, 64 images a step in sets of
   k, and an epoch of 1,000 steps of G.
 - G minimizes -log D, as in the author's code; the paper has log(1 - D), the minimax objective.
-- The gates of the LSTM are sigmoids, where that Keras had a piecewise linear function.
+- The gates of the LSTM are sigmoids, where the author's Keras had a piecewise linear function.
 """
 
 import os
@@ -94,11 +94,11 @@ class Options:
 
 @torch.no_grad()
 def initialize(layer: nn.Module) -> None:
-    """As the author's Keras: Glorot, recurrent weights orthogonal, biases 0, of forget gates 1."""
+    """As Keras 1: Glorot, recurrent weights 1.1 times orthogonal, biases 0, of forget gates 1."""
     if isinstance(layer, nn.LSTM):
         for w_ih, w_hh in zip(layer.weight_ih_l0.chunk(4), layer.weight_hh_l0.chunk(4)):
             nn.init.xavier_uniform_(w_ih)
-            nn.init.orthogonal_(w_hh)
+            nn.init.orthogonal_(w_hh, 1.1)
         layer.bias_hh_l0.zero_()
         layer.bias_ih_l0.zero_().chunk(4)[1].fill_(1)  # gates: input, forget, cell, output
     elif isinstance(layer, nn.Linear):

@@ -3,7 +3,7 @@
 Ben Striner, "Bi-Directional Generative Recurrent Adversarial Networks", 2016, section 3.1. (The
 paper is anonymous; its code is not.) Section 3.2 is in recurrent_disc.py, section 4 in bigran.py.
 
-The idea. A GAN may collapse, to a generator of good ones and nothing else. A discriminator that
+The idea. A GAN may collapse: its generator makes good ones, and nothing else. A discriminator that
 sees a single image objects weakly: a one is more often generated than real, but still a fine digit.
 Each further image multiplies the odds: so many ones in a row are unlikely among real digits. And
 only with sets does the gradient of one sample depend on the others. Recurrent discrimination is an

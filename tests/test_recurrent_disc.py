@@ -61,7 +61,7 @@ def test_generator():
 
 
 def test_initial_weights_are_those_of_keras(run):
-    """Uniform within sqrt(6 / (inputs + outputs)), gate by gate; recurrent ones orthogonal."""
+    """Uniform within sqrt(6 / (inputs + outputs)), by gate; recurrent ones 1.1 times orthogonal."""
     torch.manual_seed(0)
     D, G = recurrent.Discriminator(784).apply(recurrent.initialize), recurrent.generator()
     G.apply(recurrent.initialize)
@@ -74,7 +74,7 @@ def test_initial_weights_are_those_of_keras(run):
     assert not any(layer.bias.any() for layer in dense)
     for i in range(0, 1024, 256):
         u = D.lstm.weight_hh_l0[i : i + 256]
-        assert torch.allclose(u @ u.T, torch.eye(256), atol=1e-5)
+        assert torch.allclose(u @ u.T, 1.21 * torch.eye(256), atol=1e-5)
     # only the forget gate, the second, begins open: of two biases one is 1
     b = (D.lstm.bias_ih_l0 + D.lstm.bias_hh_l0).view(4, 256)
     assert b.eq(torch.tensor([[0.0], [1], [0], [0]])).all()
