@@ -94,7 +94,7 @@ class Options:
 
 @torch.no_grad()
 def initialize(layer: nn.Module) -> None:
-    """As Keras 1: Glorot, recurrent weights 1.1 times orthogonal, biases 0, of forget gates 1."""
+    """G and D begin as in Keras 1: Glorot, recurrent 1.1 times orthogonal, biases 0, forget 1."""
     if isinstance(layer, nn.LSTM):
         for w_ih, w_hh in zip(layer.weight_ih_l0.chunk(4), layer.weight_hh_l0.chunk(4)):
             nn.init.xavier_uniform_(w_ih)
