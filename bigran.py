@@ -24,13 +24,12 @@ and D'_ti that for (x_t, z). With means over t, i and sets,
 
 Where this differs from the paper or the author's code (measured in docs/bigran.md):
 - D steps as often as E and G, at a fifth of their rate; weights are averaged. Author: --d-steps 4
-  --lr-d 3e-4 --lr-eg 1e-4 --decay-d 1e-4 --decay-eg 4e-4 --beta1 0.9 --dropout 0.5 --average 0.
+  --lr-d 3e-4 --lr-eg 1e-4 --beta1 0.9 --dropout 0.5 --average 0, and rates that fall (a patch).
 - E and G learn from the last minibatch, codes and noise of D; the author draws new ones.
 - L_EG exchanges the targets, as the author's code does; in the paper E and G minimize -L_D.
 - Dropout is at the inputs and outputs of D's second LSTM, and between its tanh layers; the
   author's is at the inputs and inside the recurrences of both LSTMs, and between the layers.
 - An epoch has 937 steps of E and G, a pass over the training images; the author's has 1,000.
-- Initial weights are PyTorch's; the author's are those of Keras in 2016.
 - The caption of figure 7 has "pairwise discrimination" (--set-size 2); the author's code has 4.
 """
 
@@ -73,8 +72,6 @@ class Options:
     d_steps: int = option(1, (1, 1000), "steps of D before each step of E and G")
     lr_d: float = option(4e-4, (1e-9, 10), "learning rate of D")
     lr_eg: float = option(2e-3, (1e-9, 10), "learning rate of E and G")
-    decay_d: float = option(0.0, (0, 1), "D's rate is divided by 1 + X times its steps so far")
-    decay_eg: float = option(0.0, (0, 1), "the same for E and G")
     beta1: float = option(0.5, (0, 0.9999), "of Adam, in both optimizers")
     l1: float = option(1e-6, (0, 1), "weight of the L1 norm of the weights in both losses")
     average: float = option(0.9999, (0, 1), "decay per step of the EMA of E and G; 0: no average")
@@ -93,6 +90,20 @@ class Options:
 
 
 # ---- networks -----------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def initialize(layer: nn.Module) -> None:
+    """E, G and D begin as in Keras 1: Glorot, recurrent 1.1 x orthogonal, biases 0, forget 1."""
+    if isinstance(layer, nn.LSTM):
+        for w_ih, w_hh in zip(layer.weight_ih_l0.chunk(4), layer.weight_hh_l0.chunk(4)):
+            nn.init.xavier_uniform_(w_ih)
+            nn.init.orthogonal_(w_hh, 1.1)
+        layer.bias_hh_l0.zero_()
+        layer.bias_ih_l0.zero_().chunk(4)[1].fill_(1)  # gates: input, forget, cell, output
+    elif isinstance(layer, nn.Linear):
+        nn.init.xavier_uniform_(layer.weight)
+        layer.bias.zero_()
 
 
 class Encoder(nn.Module):
@@ -186,12 +197,6 @@ def pairs(x: Tensor, E: nn.Module, G: nn.Module) -> tuple[Tensor, Tensor]:
     return torch.cat([x.unsqueeze(1).expand_as(canvas), canvas]), torch.cat([code, z])
 
 
-def set_rate(optimizer: torch.optim.Optimizer, decay: float, step: int) -> None:
-    """Keras' schedule, as in the author's code: lr / (1 + decay step), steps counted from 0."""
-    for group in optimizer.param_groups:
-        group["lr"] = optimizer.defaults["lr"] / (1 + decay * step)
-
-
 @torch.no_grad()
 def update_ema(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Move the exponential moving average (EMA) of a network's weights one step on."""
@@ -201,26 +206,24 @@ def update_ema(average: nn.Module, network: nn.Module, decay: float) -> None:
 
 def train_epoch(E: nn.Module, G: nn.Module, D: nn.Module, average_E: nn.Module,
                 average_G: nn.Module, opt_eg: torch.optim.Optimizer, opt_d: torch.optim.Optimizer,
-                batches: Iterator[Tensor], steps: Iterable[int], d_steps: int, decay_d: float,
-                decay_eg: float, l1: float, ema_decay: float) -> Iterator[Tensor]:
+                batches: Iterator[Tensor], steps: Iterable[int], d_steps: int, l1: float,
+                ema_decay: float) -> Iterator[Tensor]:
     """Train E and G for the steps with these numbers, and D `d_steps` times before each of them.
 
     `batches` gives real images (N, 784). After each step of E and G this yields the last L_D, and
     L_EG, both without the norm; (2,), on the device of the images.
     """
     for step in steps:
-        for i in range(d_steps):
+        for _ in range(d_steps):
             images, codes = pairs(next(batches), E, G)
             real_score, fake_score = D(images.detach(), codes.detach()).chunk(2)
             d_loss = discriminator_loss(real_score, fake_score)
-            set_rate(opt_d, decay_d, d_steps * step + i)
             opt_d.zero_grad()
             (d_loss + l1 * l1_norm(D)).backward()
             opt_d.step()
 
         real_score, fake_score = D(images, codes).chunk(2)  # the same pairs, by D after its step
         eg_loss = encoder_generator_loss(real_score, fake_score)
-        set_rate(opt_eg, decay_eg, step)
         opt_eg.zero_grad()
         (eg_loss + l1 * l1_norm(E, G)).backward(  # D's parameters accumulate no gradient
             inputs=[*E.parameters(), *G.parameters()])
@@ -337,9 +340,9 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
         options.data, options.dataset, options.train_size, device)
 
     torch.manual_seed(options.seed)
-    E = Encoder(options.time_steps, options.hidden).to(device)
-    G = Decoder(options.hidden).to(device)
-    D = Discriminator(options.hidden, options.set_size, options.dropout).to(device)
+    networks = (Encoder(options.time_steps, options.hidden), Decoder(options.hidden),
+                Discriminator(options.hidden, options.set_size, options.dropout))
+    E, G, D = (network.apply(initialize).to(device) for network in networks)
     # cuDNN wants an LSTM's weights in one block of memory: `to` sees to it, a copy has several
     average_E, average_G = (copy.deepcopy(network).to(device) for network in (E, G))
     betas = (options.beta1, 0.999)
@@ -349,10 +352,9 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
              "average_E": average_E, "average_G": average_G}
     start_epoch, log, seconds, scores = common.begin(out, options, state, device, resume, scores=[])
     z = fixed_z(SAMPLES, options.time_steps, options.seed, device)
-    shown_z = fixed_z(100, options.time_steps, options.seed, device)
 
     def draw(epoch: int) -> None:
-        common.save_grid(sample(average_G, shown_z), out / "samples" / f"epoch-{epoch:03}.png", 10,
+        common.save_grid(sample(average_G, z[:100]), out / "samples" / f"epoch-{epoch:03}.png", 10,
                          f"after {epoch} epochs")
 
     def score_row(epoch: int) -> list[float]:
@@ -368,8 +370,7 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
         torch.manual_seed(1_000_000 * (options.seed + 1) + epoch)  # all that an epoch needs
         batches = common.minibatches(train_x, options.batch_size)
         losses = train_epoch(E, G, D, average_E, average_G, opt_eg, opt_d, batches, steps,
-                             options.d_steps, options.decay_d, options.decay_eg, options.l1,
-                             options.average)
+                             options.d_steps, options.l1, options.average)
         with common.training_precision(options.precision, E, G, D):
             for row in common.mean_losses(losses, steps, epoch + 1, bar):
                 log.append(row)
@@ -392,7 +393,7 @@ def train(options: Options, out: str | Path, resume: bool = False) -> dict:
         scores.append(score_row(options.epochs))
     common.save_csv(("epoch", *SCORES), scores, out / "scores.csv")
     save_figures(log, scores, out)
-    save_samples(average_G, shown_z, out)
+    save_samples(average_G, z[:100], out)
     x = torch.cat([test_x[test_y == digit][:1] for digit in range(10)])
     save_autoencodings(average_E, average_G, x, options.seed, out)
     canvas = autoencode(average_E, average_G, test_x, options.seed)
