@@ -114,7 +114,8 @@ def test_dropout_is_in_the_discriminator_while_it_trains():
 
 def test_initial_weights_are_those_of_keras():
     """Uniform within sqrt(6 / (inputs + outputs)), by gate; recurrent ones 1.1 times orthogonal."""
-    state, forget = build(bigran, bigran.Options(device="cpu")), torch.tensor([[0.0], [1], [0], [0]])
+    state = build(bigran, bigran.Options(device="cpu"))
+    forget = torch.tensor([[0.0], [1], [0], [0]])
     for layer in (layer for name in "EGD" for layer in state[name].modules()):
         uniform = [layer.weight] if isinstance(layer, nn.Linear) else []
         if isinstance(layer, nn.LSTM):

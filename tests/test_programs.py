@@ -530,11 +530,9 @@ losses = train_epoch(G, D, opt_g, opt_d, iter(lambda: torch.rand(8, 784), None),
 E, G, D = Encoder(4, 8), Decoder(8), Discriminator(8, 4, 0.3)
 opt_eg = torch.optim.Adam([*E.parameters(), *G.parameters()], 2e-4)
 opt_d = torch.optim.Adam(D.parameters(), 2e-4)
-for opt in (opt_eg, opt_d):
-    opt.param_groups[0]["initial_lr"] = 2e-4
 batches = iter(lambda: torch.rand(8, 784), None)
 losses = train_epoch(E, G, D, copy.deepcopy(E), copy.deepcopy(G), opt_eg, opt_d, batches,
-                     range(2), 1, 1e-4, 1e-4, 1e-6, 0.999)""",
+                     range(2), 1, 1e-6, 0.999)""",
     "cycle_toy": """
 nets = networks("inspector", [torch.Generator().manual_seed(seed) for seed in (0, 1)])
 losses = train_epoch(nets, optimizers(nets, 1e-3), torch.rand(2, 3, 2, 8, 2), "inspector", True,
