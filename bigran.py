@@ -24,11 +24,12 @@ and D'_ti that for (x_t, z). With means over t, i and sets,
 
 Where this differs from the paper or the author's code (measured in docs/bigran.md):
 - D steps as often as E and G, at a fifth of their rate; weights are averaged. Author: --d-steps 4
-  --lr-d 3e-4 --lr-eg 1e-4 --beta1 0.9 --dropout 0.5 --average 0, and rates that fall (a patch).
+  --lr-d 3e-4 --lr-eg 1e-4 --beta1 0.9 --dropout 0.5 --average 0; bigran-authors-decay.patch.
 - E and G learn from the last minibatch, codes and noise of D; the author draws new ones.
 - L_EG exchanges the targets, as the author's code does; in the paper E and G minimize -L_D.
 - Dropout is at the inputs and outputs of D's second LSTM, and between its tanh layers; the
   author's is at the inputs and inside the recurrences of both LSTMs, and between the layers.
+- The gates of the LSTMs are sigmoids; the author's are piecewise linear, as in Keras 1.
 - An epoch has 937 steps of E and G, a pass over the training images; the author's has 1,000.
 - The caption of figure 7 has "pairwise discrimination" (--set-size 2); the author's code has 4.
 """
@@ -94,7 +95,7 @@ class Options:
 
 @torch.no_grad()
 def initialize(layer: nn.Module) -> None:
-    """E, G and D begin as in Keras 1: Glorot, recurrent 1.1 x orthogonal, biases 0, forget 1."""
+    """As in Keras 1, the author's: Glorot, recurrent 1.1 x orthogonal, biases 0, forget gates 1."""
     if isinstance(layer, nn.LSTM):
         for w_ih, w_hh in zip(layer.weight_ih_l0.chunk(4), layer.weight_hh_l0.chunk(4)):
             nn.init.xavier_uniform_(w_ih)
@@ -240,9 +241,8 @@ def train_epoch(E: nn.Module, G: nn.Module, D: nn.Module, average_E: nn.Module,
 
 def fixed_z(count: int, time_steps: int, seed: int, device: torch.device) -> Tensor:
     """Codes (count, T, 25) from N(0, 1), the same for a seed; the global random stream stays."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return torch.randn(count, time_steps, LATENT, device=device)
+    generator = torch.Generator(device).manual_seed(seed)
+    return torch.randn(count, time_steps, LATENT, generator=generator, device=device)
 
 
 @torch.no_grad()
