@@ -2,7 +2,7 @@
 # onnx 1.23.2 and onnxruntime 1.32.0, torch.bernoulli exported by PyTorch 2.14.1.
 #
 # Guess: torch.bernoulli(p) becomes ONNX's operator Bernoulli, which is 1 with the probability p.
-# Seen: exported for opset 15 to 20 it is 1 with the probability 1 - p: of p = 0.1 come 90% of ones,
+# Seen: exported for opset 15 or 20 it is 1 with the probability 1 - p: of p = 0.1 come 90% of ones,
 # of p = 0 nothing else. ONNX spells the operator out as a uniform number compared with p the wrong
 # way around, and onnxruntime runs that; onnx's own reference evaluator does not. For opset 13 it is
 # right, as is (torch.rand_like(p) < p) for all. So a generator whose binary neurons use
